@@ -1,0 +1,214 @@
+"""A clip and a question become the model's inputs and their layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.errors import ProbeError
+from probe.models.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+
+    from probe.models.family import Family
+    from probe.video import Clip
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoded example.
+
+    Attributes:
+        inputs: what the transformers model is called with; includes `position_ids`.
+        layout: what each position is.
+        clip: the frames the model sees, or None.
+        question, answer, options: as given.
+        prompt: the text after the chat template, placeholders not expanded.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    layout: Layout
+    clip: Clip | None
+    question: str
+    answer: str | None
+    options: tuple[str, ...]
+    prompt: str
+
+
+def encode(
+    hf: Any,
+    processor: Any,
+    family: Family,
+    clip: Clip | None,
+    question: str,
+    answer: str | None = None,
+    options: Sequence[str] | None = None,
+    system: str | None = None,
+) -> Example:
+    """Encode with the checkpoint's own chat template and processor.
+
+    Raises:
+        ProbeError: an empty question, or a template that loses it.
+    """
+    import torch
+
+    if not question or not question.strip():
+        raise ProbeError("the question is empty; ask something, for example --ask 'What moves?'")
+    question = question.strip()
+    lines = [f"{chr(65 + number)}. {option}" for number, option in enumerate(options or ())]
+    asked = "\n".join([question, *lines])
+    content = [{"type": "video"}] if clip is not None else []
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = dict(processor(text=[prompt], return_tensors="pt", **_video_arguments(clip)))
+    video_id = getattr(hf.config, family.video_token)
+    tokenizer = processor.tokenizer
+    ids = inputs["input_ids"][0]
+    text, offsets = _offsets(tokenizer, prompt, ids, video_id)
+    spans = {"question": _span(text, question, "question")}
+    for number, line in enumerate(lines, 1):
+        spans[f"option {number}"] = _span(text, line, f"option {number}")
+    if system:
+        spans["system"] = _span(text, system.strip(), "system prompt")
+    role = _roles(offsets, spans)
+    inputs["position_ids"] = torch.arange(len(ids))[None]
+    inputs = {
+        name: value.to(hf.device, hf.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor)
+    }
+    layout = _layout(hf.config, family, tokenizer, ids, role, video_id, inputs, clip)
+    x = Example(inputs, layout, clip, question, None, tuple(options or ()), prompt)
+    if answer is None:
+        return x
+    new = continuation(tokenizer, text, answer)
+    if not new:
+        raise ProbeError("the answer is empty; leave answer=None to read at the prompt's end")
+    return append(x, new, tokenizer, answer)
+
+
+def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Example:
+    """The example followed by an answer's tokens (teacher forcing); the readout covers them."""
+    import torch
+
+    inputs = dict(x.inputs)
+    count = len(x.layout)
+    for name, value in x.inputs.items():
+        if value.dim() == 2 and value.shape[-1] == count:
+            fill = 1 if name == "attention_mask" else 0
+            inputs[name] = value.new_full((1, count + len(ids)), fill)
+            inputs[name][:, :count] = value
+    first = int(x.inputs["position_ids"].max()) + 1
+    inputs["input_ids"][0, count:] = torch.as_tensor(list(ids))
+    inputs["position_ids"][0, count:] = torch.arange(first, first + len(ids))
+    texts = tuple(_readable(tokenizer, t) for t in tokenizer.convert_ids_to_tokens(list(ids)))
+    longer = x.layout.extend(len(ids))
+    role = longer.role.copy()
+    role[count:] = "answer"
+    layout = replace(longer, tokens=x.layout.tokens + texts, role=role, readout=longer.readout[:-1])
+    return replace(x, inputs=inputs, layout=layout, answer=answer)
+
+
+def _video_arguments(clip: Clip | None) -> dict[str, Any]:
+    if clip is None:
+        return {}
+    import torch
+    from transformers.video_utils import VideoMetadata
+
+    rate = (len(clip) - 1) / (clip.seconds[-1] - clip.seconds[0]) if len(clip) > 1 else 1.0
+    height, width = clip.frames.shape[1:3]
+    metadata = VideoMetadata(
+        total_num_frames=len(clip),
+        fps=float(rate),
+        width=int(width),
+        height=int(height),
+        duration=float(len(clip) / rate),
+        frames_indices=list(range(len(clip))),
+    )
+    frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2)
+    return {"videos": [frames], "do_sample_frames": False, "video_metadata": [metadata]}
+
+
+def _offsets(tokenizer: Any, prompt: str, ids: torch.Tensor, video_id: int) -> tuple[str, list]:
+    """The prompt with placeholders expanded as the processor did, and each token's characters."""
+    placeholder = tokenizer.convert_ids_to_tokens(video_id)
+    repeated = int((ids == video_id).sum())
+    text = prompt.replace(placeholder, placeholder * repeated, 1) if repeated else prompt
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    if encoded["input_ids"] != ids.tolist():
+        raise ProbeError(
+            "the processor expands this prompt in a way the layout does not know; "
+            "a question must not contain the placeholder of a video or an image"
+        )
+    return text, encoded["offset_mapping"]
+
+
+def _span(text: str, part: str, what: str) -> tuple[int, int]:
+    start = text.rfind(part)
+    if start < 0:
+        raise ProbeError(f"the chat template of this checkpoint does not keep the {what}")
+    return start, start + len(part)
+
+
+def _roles(offsets: list, spans: dict[str, tuple[int, int]]) -> np.ndarray:
+    role = np.full(len(offsets), "template", dtype="<U16")
+    for name, (start, end) in spans.items():
+        for position, (a, b) in enumerate(offsets):
+            if a < end and b > start:
+                role[position] = name
+    return role
+
+
+def continuation(tokenizer: Any, text: str, more: str) -> list[int]:
+    """Token ids of `more` as it would follow `text`."""
+    before = tokenizer(text)["input_ids"]
+    both = tokenizer(text + more)["input_ids"]
+    if both[: len(before)] == before:
+        return both[len(before) :]
+    return tokenizer(more, add_special_tokens=False)["input_ids"]
+
+
+def _layout(config, family, tokenizer, ids, role, video_id, inputs, clip) -> Layout:
+    frames = 0 if clip is None else len(clip)
+    grid = family.grid(config, inputs, frames) if clip is not None else None
+    group, row, col = np.full((3, len(ids)), -1)
+    places = np.flatnonzero(ids.numpy() == video_id)
+    if grid is not None:
+        if len(places) != len(grid.role):
+            raise ProbeError(
+                f"{family.title}: the processor made {len(places)} visual tokens, the layout "
+                f"expects {len(grid.role)}; the processor's settings do not fit the checkpoint"
+            )
+        role[places] = grid.role
+        group[places], row[places], col[places] = grid.group, grid.row, grid.col
+    seconds = np.zeros(0) if clip is None else np.asarray(clip.seconds, dtype=float)
+    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    ends = np.append(seconds[1:], seconds[-1] + step) if len(seconds) else seconds
+    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    return Layout(
+        tokens=tuple(_readable(tokenizer, token) for token in tokens),
+        role=role,
+        group=group,
+        row=row,
+        col=col,
+        video=grid,
+        seconds=seconds,
+        ends=ends,
+        source_frame=np.zeros(0, int) if clip is None else np.asarray(clip.source_frames),
+        frame_size=(0, 0) if clip is None else tuple(clip.frames.shape[1:3]),
+        last=len(ids) - 1,
+        readout=np.array([len(ids) - 1]),
+    )
+
+
+def _readable(tokenizer: Any, token: str) -> str:
+    if token in tokenizer.all_special_tokens or re.fullmatch(r"<.*>", token):
+        return token
+    return tokenizer.convert_tokens_to_string([token])

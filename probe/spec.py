@@ -1,0 +1,180 @@
+"""Captures and ablations as data: frozen dataclasses to and from JSON and short text."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from probe.errors import ProbeError
+
+Layers = int | str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A frozen, hashable description. Lists and ranges given as arguments become tuples."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _freeze(getattr(self, field.name)))
+
+    @property
+    def kind(self) -> str:
+        """Name in snake case, as in results, JSON and on the command line."""
+        return snake(type(self).__name__)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict: `kind` and every field that differs from its default."""
+        kind = self.kind
+        if not type(self).__module__.startswith("probe."):
+            kind = f"{type(self).__module__}:{type(self).__qualname__}"
+        return {"kind": kind} | {
+            name: _plain(value) for name, value in _changed(self) if value is not MISSING
+        }
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{name}={_text(value)}" for name, value in _changed(self))
+        return f"{self.kind}({inner})"
+
+
+def snake(name: str) -> str:
+    """`AttentionMass` -> `attention_mass`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def resolve_layers(layers: Layers, count: int, owner: str) -> tuple[int, ...]:
+    """Layers as sorted 0-based numbers: an int, a range or list, "all", "3" or "2-5".
+
+    Raises:
+        ProbeError: a layer that the model does not have, or no layer at all.
+    """
+    if isinstance(layers, str):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", layers)
+        if layers.strip() == "all":
+            chosen = list(range(count))
+        elif match:
+            first = int(match[1])
+            chosen = list(range(first, int(match[2] or first) + 1))
+        else:
+            raise ProbeError(f'{owner}: layers "{layers}" is not "all", "3" or "2-5"')
+    else:
+        chosen = [layers] if isinstance(layers, int) else [int(layer) for layer in layers]
+    bad = [layer for layer in chosen if not 0 <= layer < count]
+    if bad or not chosen:
+        what = f"layer {bad[0]} does not exist" if bad else "no layer is selected"
+        raise ProbeError(f"{owner}: {what}; the model has layers 0 to {count - 1}")
+    return tuple(sorted(set(chosen)))
+
+
+def from_json(data: Mapping[str, Any], names: Mapping[str, Callable]) -> Any:
+    """The object that `to_json` described.
+
+    Raises:
+        ProbeError: an unknown kind or argument.
+    """
+    arguments = {key: _rebuild(value, names) for key, value in data.items() if key != "kind"}
+    return _make(str(data.get("kind")), names, (), arguments)
+
+
+def parse(text: str, names: Mapping[str, Callable]) -> list:
+    """Read `fastv(k=2, keep=0.5)` or `Knockout("video -> question"); edvt()` without eval.
+
+    Returns:
+        The objects, in the order written; a recipe that gives several is flattened.
+
+    Raises:
+        ProbeError: text that is not calls of known names with plain arguments.
+    """
+    try:
+        body = ast.parse(text.strip(), mode="exec").body
+    except SyntaxError:
+        raise ProbeError(
+            f"cannot read '{text}': write it as a call, for example fastv(k=2, keep=0.5)"
+        ) from None
+    found: list = []
+    for statement in body:
+        if not isinstance(statement, ast.Expr):
+            raise ProbeError(f"cannot read '{text}': only calls of known names are allowed")
+        value = statement.value
+        for node in value.elts if isinstance(value, ast.List | ast.Tuple) else [value]:
+            made = _evaluate(node, names, text)
+            if isinstance(made, type) or (callable(made) and not isinstance(made, Spec)):
+                made = made()
+            found.extend(made if isinstance(made, list | tuple) else [made])
+    wrong = next((item for item in found if not isinstance(item, Spec)), None)
+    if wrong is not None or not found:
+        raise ProbeError(f"cannot read '{text}': {wrong!r} is not a capture or an ablation")
+    return found
+
+
+def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        arguments = [_evaluate(argument, names, text) for argument in node.args]
+        keywords = {k.arg: _evaluate(k.value, names, text) for k in node.keywords if k.arg}
+        if node.func.id == "range":
+            return range(*arguments)
+        return _make(node.func.id, names, arguments, keywords)
+    if isinstance(node, ast.Name):
+        return _lookup(node.id, names)
+    if isinstance(node, ast.List | ast.Tuple):
+        return tuple(_evaluate(item, names, text) for item in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise ProbeError(f"cannot read '{text}': only calls and plain values are allowed") from None
+
+
+def _lookup(name: str, names: Mapping[str, Callable]) -> Callable:
+    if name in names:
+        return names[name]
+    by_kind = {snake(key): value for key, value in names.items()}
+    if name in by_kind:
+        return by_kind[name]
+    module, _, attribute = name.partition(":")
+    if attribute:
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError):
+            raise ProbeError(f"'{name}' cannot be imported") from None
+    raise ProbeError(f"'{name}' is not known; there are {', '.join(sorted(names))}")
+
+
+def _make(name: str, names: Mapping[str, Callable], arguments: Sequence, keywords: Mapping) -> Any:
+    maker = _lookup(name, names)
+    try:
+        return maker(*arguments, **keywords)
+    except TypeError as error:
+        reason = str(error).replace("__init__()", "").replace(f"{maker.__name__}()", "")
+        raise ProbeError(f"{name}: {' '.join(reason.split())}") from None
+
+
+def _changed(spec: Spec) -> list[tuple[str, Any]]:
+    return [(f.name, v) for f in fields(spec) if (v := getattr(spec, f.name)) != f.default]
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, list | tuple | range):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_json()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _rebuild(value: Any, names: Mapping[str, Callable]) -> Any:
+    if isinstance(value, Mapping):
+        return from_json(value, names)
+    return tuple(_rebuild(item, names) for item in value) if isinstance(value, list) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    return str(value) if isinstance(value, Spec) else repr(value).replace("'", '"')
