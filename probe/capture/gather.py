@@ -1,0 +1,95 @@
+"""What captures share: which rows they read in a forward, and stacking layers and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from probe.engine.call import AttentionCall
+    from probe.engine.session import Session
+    from probe.models.selection import Partition
+
+MANY = 256  # from this number of rows on, one tiled pass is cheaper than their dense rows
+
+
+def query_groups(session: Session, queries: Partition, owner: str) -> dict[str, np.ndarray]:
+    """Labelled query groups; in `generate` the one row that emits each step's token.
+
+    Raises:
+        ProbeError: an unknown selection, or named queries in `generate`.
+    """
+    if not session.generating:
+        return session.layout.partition(queries)
+    if queries not in ("text", "readout"):
+        raise ProbeError(
+            f"{owner}: in generate each step has one query, the position that emits its token; "
+            'leave queries at "text" or write "readout"'
+        )
+    return {"readout": np.zeros(0, np.int64)}
+
+
+def rows_of(session: Session, call: AttentionCall, groups: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Layout positions of all rows that the groups read in this call."""
+    if session.generating:
+        return call.positions[-1:]
+    wanted = np.unique(np.concatenate(list(groups.values())))
+    return wanted[np.isin(wanted, call.positions)]
+
+
+def group_mean(
+    session: Session, per_row: Tensor, rows: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> Tensor:
+    """Mean over each query group of [head, row, ...]; NaN where a group has no row left."""
+    if session.generating:
+        return per_row
+    means = []
+    for positions in groups.values():
+        inside = torch.as_tensor(np.flatnonzero(np.isin(rows, positions)), device=per_row.device)
+        means.append(per_row[:, inside].mean(1))
+    return torch.stack(means, 1)
+
+
+def store(session: Session, state: dict, layer: int, value: Tensor) -> None:
+    """Keep one layer's value of this step, in float32 on the CPU."""
+    state.setdefault("values", {})[session.step, layer] = value.float().cpu().numpy()
+
+
+def stack(session: Session, state: dict, layers: Sequence[int]) -> np.ndarray:
+    """[layer, ...] of what was stored, or [step, layer, ...] in `generate`."""
+    values = state["values"]
+    steps = range(max(step for step, _ in values) + 1)
+    stacked = np.stack([np.stack([values[step, layer] for layer in layers]) for step in steps])
+    return stacked if session.generating else stacked[0]
+
+
+def array(
+    session: Session,
+    values: np.ndarray,
+    dims: Sequence[str],
+    coords: Mapping[str, Any],
+    units: str,
+    description: str,
+) -> xr.DataArray:
+    """A DataArray with units and a description; `step` is put in front in `generate`."""
+    import xarray as xr
+
+    if session.generating:
+        dims, coords = ["step", *dims], {"step": np.arange(len(values)), **coords}
+    attrs = {"units": units, "description": description, "dtype": str(session.model.hf.dtype)}
+    return xr.DataArray(values, dims=dims, coords=dict(coords), attrs=attrs)
+
+
+def scatter(values: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
+    """[..., position] with NaN where a token does not exist."""
+    full = np.full((*values.shape[:-1], length), np.nan, np.float32)
+    full[..., positions] = values
+    return full

@@ -1,0 +1,167 @@
+"""One call of an attention layer: what it computed, exact scores of any rows, and edits of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TILE = 128  # rows a tile: 128 x 6k scores in float32 stay in a core's cache
+
+
+@dataclass
+class AttentionCall:
+    """One forward of one attention layer on one sequence.
+
+    Attributes:
+        layer: 0-based number of the layer.
+        module: the attention module.
+        query: [head, query, channel], rotated, as the attention function got it.
+        key, value: [kv_head, key, channel].
+        mask: the mask transformers made ([query, key], bool or additive), or None for causal.
+        scaling: factor on q . k.
+        positions, key_positions: layout positions of the rows and columns.
+        unrotate: (vectors [head, n, channel], positions) -> the vectors before rotation.
+        output: [query, head, channel] after the attention function, before the output projection.
+    """
+
+    layer: int
+    module: nn.Module
+    query: Float[Tensor, "head query channel"]
+    key: Float[Tensor, "kv_head key channel"]
+    value: Float[Tensor, "kv_head key channel"]
+    mask: Tensor | None
+    scaling: float
+    positions: np.ndarray
+    key_positions: np.ndarray
+    causal: bool
+    softcap: float | None
+    unrotate: Callable[[Tensor, np.ndarray], Tensor]
+    output: Tensor = field(default_factory=lambda: torch.empty(0))
+    _weights: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _cuts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+        return self.query.shape[0]
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.query.shape[0] // self.key.shape[0]
+
+    def index(self, positions: np.ndarray) -> Tensor:
+        """Row numbers, in this call, of those layout positions that are rows of it."""
+        return self._tensor(np.flatnonzero(np.isin(self.positions, positions)))
+
+    def key_index(self, positions: np.ndarray) -> Tensor:
+        """Column numbers, in this call, of those layout positions that are keys of it."""
+        return self._tensor(np.flatnonzero(np.isin(self.key_positions, positions)))
+
+    def cut(self, rows: Tensor, columns: Tensor) -> None:
+        """Let no information pass along these edges: their score becomes -inf."""
+        if len(rows) and len(columns):
+            self._cuts.append((rows, columns))
+
+    def remove_rotation(self, rows: Tensor, columns: Tensor) -> None:
+        """Score these edges with the query and key as they were before rotation."""
+        if len(rows) and len(columns):
+            raw_query = self.unrotate(self.query[:, rows], self.positions[rows.cpu()])
+            raw_key = self.unrotate(self.key[:, columns], self.key_positions[columns.cpu()])
+            self._plain.append((rows, columns, raw_query, raw_key))
+
+    @property
+    def edited(self) -> Tensor:
+        """Row numbers whose attention an edit concerns, sorted."""
+        rows = [edit[0] for edit in (*self._cuts, *self._plain)]
+        return torch.cat(rows).unique() if rows else self._tensor(np.zeros(0, np.int64))
+
+    def scores(self, rows: Tensor) -> Float[Tensor, "head row key"]:
+        """Attention scores before the softmax, edits and mask applied, in float32."""
+        scores = self._product(self.query[:, rows], self.key) * self.scaling
+        for edited, columns, raw_query, raw_key in self._plain:
+            mine, theirs = _match(rows, edited)
+            if len(mine):
+                plain = self._product(raw_query[:, theirs], raw_key) * self.scaling
+                scores[:, mine[:, None], columns] = plain
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        scores = scores.masked_fill(self.hidden(rows), float("-inf"))
+        for edited, columns in self._cuts:
+            mine, _ = _match(rows, edited)
+            if len(mine):
+                scores[:, mine[:, None], columns] = float("-inf")
+        return scores
+
+    def hidden(self, rows: Tensor) -> Tensor:
+        """[row, key]: True where the model's own mask hides a key from a row."""
+        if self.mask is not None:
+            mask = self.mask[rows]
+            return ~mask if mask.dtype == torch.bool else mask < -1e4
+        if not self.causal:
+            return torch.zeros(len(rows), self.key.shape[1], dtype=torch.bool, device=rows.device)
+        own = torch.as_tensor(self.positions, device=rows.device)[rows]
+        return torch.as_tensor(self.key_positions, device=rows.device)[None] > own[:, None]
+
+    def weights(self, rows: Tensor) -> Float[Tensor, "head row key"]:
+        """Attention weights of some rows, edits applied, in float32; NaN where nothing is seen."""
+        key = tuple(rows.tolist())
+        if key not in self._weights:
+            self._weights = {key: self.scores(rows).softmax(-1)}
+        return self._weights[key]
+
+    def tiles(self, size: int = TILE) -> Iterator[tuple[int, int, int, int, Tensor]]:
+        """All rows in tiles: (head, start, stop, clean, scores [row, key]), no n x n matrix.
+
+        Columns after the last one that a tile can see are left out; columns before `clean` are
+        seen by every row of the tile. The scores are a buffer that the next tile overwrites.
+        """
+        rows, columns = self.query.shape[1], self.key.shape[1]
+        edits = {int(row) for row in self.edited}
+        simple = self.mask is None and self.softcap is None and rows == columns and self.causal
+        buffer = torch.empty(size * columns, device=self.query.device)
+        triangle = torch.full((size, size), float("-inf"), device=self.query.device).triu(1)
+        for start in range(0, rows, size):
+            stop = min(start + size, rows)
+            if not simple or not edits.isdisjoint(range(start, stop)):
+                general = self.scores(torch.arange(start, stop, device=self.query.device))
+                yield from ((head, start, stop, 0, general[head]) for head in range(self.heads))
+                continue
+            for head in range(self.heads):
+                scores = buffer[: (stop - start) * stop].view(stop - start, stop)
+                query = self.query[head, start:stop].float() * self.scaling
+                key = self.key[head // self.group_size, :stop].float()
+                torch.mm(query, key.t(), out=scores)
+                scores[:, start:stop] += triangle[: stop - start, : stop - start]
+                yield head, start, stop, start, scores
+
+    def redo(self, output: Tensor) -> Tensor:
+        """The attention function's output with the edited rows computed anew."""
+        rows = self.edited
+        output = output.clone()
+        for part in rows.split(TILE):
+            weights = self.scores(part).softmax(-1).nan_to_num()
+            grouped = weights.view(self.key.shape[0], -1, *weights.shape[1:])
+            mixed = (grouped @ self.value.float()[:, None]).flatten(0, 1)
+            output[0, part] = mixed.transpose(0, 1).to(output.dtype)
+        return output
+
+    def _product(self, query: Tensor, key: Tensor) -> Tensor:
+        grouped = query.float().view(key.shape[0], -1, *query.shape[1:])
+        return (grouped @ key.float()[:, None].mT).flatten(0, 1)
+
+    def _tensor(self, index: np.ndarray) -> Tensor:
+        return torch.as_tensor(index, device=self.query.device)
+
+
+def _match(rows: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers, in `rows` and in `edited`, of the rows they share."""
+    both: Any = rows[:, None] == edited[None, :]
+    return both.nonzero(as_tuple=True)

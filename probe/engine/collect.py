@@ -1,0 +1,58 @@
+"""What a session's captures gathered becomes one xarray.Dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from probe.engine.session import Session
+
+
+def collect(session: Session) -> xr.Dataset:
+    """One Dataset with every capture's arrays.
+
+    Labels along a dim are the union over captures, NaN where a capture has none. A second
+    capture of a kind gets the suffix `_2`.
+    """
+    import xarray as xr
+
+    arrays: dict[str, xr.DataArray] = {}
+    for capture, state in session.captures:
+        for name, array in capture.finish(session, state).items():
+            number = 2
+            unique = name
+            while unique in arrays:
+                unique, number = f"{name}_{number}", number + 1
+            arrays[unique] = array.assign_attrs(capture=str(capture)).rename(unique)
+    if not arrays:
+        return xr.Dataset()
+    # xarray's own outer join would sort labels: frame 10 before frame 2.
+    union: dict[str, dict] = {}
+    for array in arrays.values():
+        for dim in array.dims:
+            union.setdefault(str(dim), {}).update(dict.fromkeys(array.coords[dim].values.tolist()))
+    for name, array in arrays.items():
+        missing = {d: list(v) for d, v in union.items() if d in array.dims}
+        if any(array.sizes[dim] != len(labels) for dim, labels in missing.items()):
+            arrays[name] = array.reindex(missing)
+    return xr.Dataset(arrays)
+
+
+def kept_table(session: Session, positions: int) -> xr.DataArray:
+    """[layer, position]: True where a token is in a layer."""
+    import xarray as xr
+
+    table = np.zeros((session.model.n_layers, positions), bool)
+    for layer, present in enumerate(session.present):
+        table[layer, present[present < positions]] = True
+    return xr.DataArray(
+        table,
+        dims=("layer", "position"),
+        coords={"layer": np.arange(len(table)), "position": np.arange(positions)},
+        name="kept",
+        attrs={"description": "True where the token exists in the layer"},
+    )

@@ -1,0 +1,91 @@
+"""`model.generate`: transformers' own generation, captured and ablated at every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from probe.ablate.base import Ablation
+from probe.capture.base import Capture
+from probe.engine.collect import collect, kept_table
+from probe.engine.cost import cost
+from probe.engine.forward import as_list, meta
+from probe.engine.health import explain
+from probe.engine.memory import refuse
+from probe.engine.result import Run
+from probe.engine.session import Session
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    from probe.models.encode import Example
+    from probe.models.video_model import VideoModel
+
+
+def generate(
+    model: VideoModel,
+    x: Example,
+    captures: Sequence[Capture] = (),
+    ablations: Sequence[Ablation] = (),
+    *,
+    max_new_tokens: int = 64,
+    force: bool = False,
+    **generation_kwargs: Any,
+) -> Run:
+    """See `VideoModel.generate`."""
+    captures, ablations = as_list(captures, Capture), as_list(ablations, Ablation)
+    _check(x, max_new_tokens, generation_kwargs)
+    session = Session(
+        model, x, captures, ablations, layout=x.layout.extend(max_new_tokens), force=force
+    )
+    refuse(session)
+    settings = {"do_sample": False} | generation_kwargs
+    inputs = {name: value for name, value in x.inputs.items() if name != "position_ids"}
+    with session, torch.no_grad():
+        started = time.perf_counter()
+        out = model.hf.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **settings,
+        )
+        seconds = time.perf_counter() - started
+        session.finish()
+    count = len(x.layout)
+    new = out.sequences[0, count:].cpu()
+    logits = torch.stack([step[0] for step in out.logits]).float().cpu()
+    if not torch.isfinite(logits).any(-1).all() or logits.isnan().any():
+        raise explain(model, x, ablations)
+    pieces = model.decode_each(new.tolist())
+    layout = replace(x.layout.extend(len(new)), tokens=x.layout.tokens + tuple(pieces))
+    readout = np.arange(count - 1, count - 1 + len(new))
+    return Run(
+        data=collect(session),
+        logits=logits.numpy(),
+        kept=kept_table(session, len(layout)),
+        cost=cost(model, x, session, seconds),
+        layout=layout,
+        text=model.tokenizer.decode(new, skip_special_tokens=True).strip(),
+        tokens=pieces,
+        meta=meta(model, x, captures, ablations)
+        | {"generation": settings, "generated": new.tolist()},
+        readout=readout,
+        decode=model.decode_each,
+    )
+
+
+def _check(x: Example, max_new_tokens: int, settings: dict[str, Any]) -> None:
+    if x.answer is not None:
+        raise ProbeError("generate: this example already has an answer; encode it without one")
+    if max_new_tokens < 1:
+        raise ProbeError(f"generate: max_new_tokens={max_new_tokens}; ask for at least 1")
+    several = settings.get("num_beams", 1) != 1 or settings.get("num_return_sequences", 1) != 1
+    if several:
+        raise ProbeError("generate: one sequence at a time; use num_beams=1 and call it again")
+    if settings.get("cache_implementation") or settings.get("prefill_chunk_size"):
+        raise ProbeError("generate: only the dynamic cache without chunked prefill is supported")

@@ -1,0 +1,276 @@
+"""One run of one model: hooks and the seam go in, events go out, everything is put back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from probe.ablate.base import Ablation
+from probe.capture.base import Capture
+from probe.capture.sweep import Sweep
+from probe.engine import seam
+from probe.engine.call import AttentionCall
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    from probe.models.encode import Example
+    from probe.models.layout import Layout
+    from probe.models.video_model import VideoModel
+
+
+class Session:
+    """Context manager; inside it every forward of the model is captured and ablated.
+
+    Attributes:
+        model, layout: what runs, and what its positions are.
+        generating: True in `generate`, where every forward has one row that is read.
+        step: number of the forward pass: 0 is the prompt.
+        positions: per layer, the layout positions of the rows of this forward.
+        present: per layer, the layout positions in the layer (its keys), rows of all steps.
+        force: take the full path even where an ablation is neutral (for tests).
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        example: Example,
+        captures: Sequence[Capture] = (),
+        ablations: Sequence[Ablation] = (),
+        layout: Layout | None = None,
+        force: bool = False,
+    ) -> None:
+        self.model, self.example = model, example
+        self.layout = layout or example.layout
+        self.generating = layout is not None
+        self.force = force
+        self.step = -1
+        self.positions: list[np.ndarray] = []
+        self.present: list[np.ndarray] = [np.zeros(0, np.int64)] * model.n_layers
+        self.sweep = Sweep()
+        self.captures = [(capture, capture.start(self)) for capture in captures]
+        started = [(ablation, ablation.start(self)) for ablation in ablations]
+        self.ablations = [(a, state) for a, state in started if state is not None]
+        self._reducing = any(_implements(a, "survivors") for a, _ in self.ablations)
+        self._undo: list[Any] = []
+        self._own: dict[nn.Module, Any] = {}
+        self._tables: tuple[Tensor, Tensor] | None = None
+
+    # -- in and out ------------------------------------------------------------------------
+
+    def __enter__(self) -> Session:
+        if self.model.hf.training:
+            raise ProbeError(f"{self.model.name}: the model is in training mode; call .hf.eval()")
+        if not self.model.lock.acquire(blocking=False):
+            raise ProbeError(f"{self.model.name}: in use by another run; load it once a run")
+        self._token = seam.current.set(self)
+        try:
+            self._install()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._undo:
+            handle.remove()
+        for module, config in self._own.items():
+            module.config = config
+        self._undo, self._own = [], {}
+        seam.current.reset(self._token)
+        self.model.lock.release()
+
+    def finish(self) -> None:
+        """Let every ablation prove that it fired."""
+        for ablation, state in self.ablations:
+            ablation.finish(self, state)
+
+    def _install(self) -> None:
+        model = self.model
+        decoder, layers = model.decoder, model.layers
+        listening = [a for a, _ in (*self.captures, *self.ablations)]
+        if any(_implements(a, "attention") or _implements(a, "edit") for a in listening):
+            for layer in layers:
+                self._own[layer.self_attn] = seam.install(layer.self_attn)
+        self._undo.append(decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for number, layer in enumerate(layers):
+            enter = _numbered(self._enter, number)
+            self._undo.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            if any(_implements(a, "output") for a in listening):
+                for part, module in (("attention", layer.self_attn), ("mlp", layer.mlp)):
+                    self._undo.append(module.register_forward_hook(_output(self, number, part)))
+        self._undo.append(decoder.norm.register_forward_pre_hook(self._final))
+        if self._reducing:
+            self._undo.append(decoder.norm.register_forward_hook(self._restore_length))
+
+    # -- events of one forward -------------------------------------------------------------
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """A forward starts: which positions are its rows, and their explicit position ids."""
+        x = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else None
+        shape = (x if x is not None else kwargs["input_ids"]).shape
+        cache = kwargs.get("past_key_values")
+        if cache is None or cache.get_seq_length() == 0:
+            self.step, first = 0, 0
+            self.present = [np.zeros(0, np.int64)] * self.model.n_layers
+        else:
+            self.step, first = self.step + 1, int(self.present[0][-1]) + 1
+        wrong = self.step == 0 and shape[1] != len(self.prompt)
+        if wrong or shape[0] != 1 or first + shape[1] > len(self.layout):
+            raise ProbeError(
+                f"the forward pass does not fit the example of this run: {shape[0]} x {shape[1]} "
+                f"tokens at position {first}; one sequence of {len(self.prompt)} is expected "
+                "(no batches, beams or chunked prefill)"
+            )
+        rows = np.arange(first, first + shape[1])
+        self.positions = [rows] * self.model.n_layers
+        kwargs["position_ids"] = self.model.position_ids(self.example, rows)
+        mask = kwargs.get("attention_mask")
+        if self._reducing and isinstance(mask, Tensor) and mask.dim() == 2 and bool(mask.all()):
+            kwargs["attention_mask"] = None
+        return args, kwargs
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """Positions of the tokens that the first forward processes."""
+        return np.arange(self.example.inputs["input_ids"].shape[1])
+
+    def _enter(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+        x = args[0] if args else kwargs["hidden_states"]
+        if layer == 0:
+            self._grow_tables(kwargs.get("position_embeddings"))
+            self._tell("embedding", x[0])
+        if self.step == 0:
+            for ablation, state in self.ablations:
+                kept = ablation.survivors(self, state, layer, x[0])
+                if kept is not None:
+                    inside = np.flatnonzero(np.isin(self.positions[layer], kept))
+                    x = x[:, torch.as_tensor(inside, device=x.device)]
+                    left = self.positions[layer][inside]
+                    self.positions[layer:] = [left] * (self.model.n_layers - layer)
+        self.present[layer] = np.concatenate([self.present[layer], self.positions[layer]])
+        if len(self.present[layer]) <= self._first_rows()[-1]:
+            kwargs = self._shorten(layer, kwargs)
+        self._tell("residual", layer, x[0])
+        return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
+
+    def _shorten(self, layer: int, kwargs: dict) -> dict:
+        """Index what the model passes to a layer by the rows and keys that are in it."""
+        full_rows = self._first_rows()
+        rows = torch.as_tensor(np.flatnonzero(np.isin(full_rows, self.positions[layer])))
+        kwargs = dict(kwargs)
+        tables = kwargs.get("position_embeddings")
+        if tables is not None:
+            kwargs["position_embeddings"] = tuple(t[..., rows.to(t.device), :] for t in tables)
+        ids = kwargs.get("position_ids")
+        if isinstance(ids, Tensor):
+            kwargs["position_ids"] = ids[..., rows.to(ids.device)]
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.dim() == 4:
+            columns = self.present[layer]
+            if mask.shape[-1] <= full_rows[-1]:  # made for a first layer that is shorter itself
+                columns = np.arange(len(columns))
+            columns = torch.as_tensor(columns, device=mask.device)
+            kwargs["attention_mask"] = mask[:, :, rows.to(mask.device)][..., columns]
+        return kwargs
+
+    def _first_rows(self) -> np.ndarray:
+        """Rows of this forward before any reduction."""
+        return self.prompt if self.step == 0 else self.positions[0]
+
+    def _final(self, module: nn.Module, args: tuple) -> None:
+        self._tell("final", args[0][0])
+
+    def _restore_length(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """Full length again, NaN at dropped positions, so that readout indices stay right."""
+        rows, last = self._first_rows(), self.positions[-1]
+        if len(last) == len(rows):
+            return None
+        full = output.new_full((output.shape[0], len(rows), output.shape[2]), float("nan"))
+        full[:, torch.as_tensor(np.flatnonzero(np.isin(rows, last)))] = output
+        return full
+
+    # -- attention -------------------------------------------------------------------------
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        kwargs: dict,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The module's own attention, then the edits of ablations, then captures."""
+        own = seam.implementation(module, self._own[module]._attn_implementation)
+        output, weights = own(module, query, key, value, mask, **kwargs)
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        full = mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
+        call = AttentionCall(
+            layer=layer,
+            module=module,
+            query=query[0],
+            key=key[0],
+            value=value[0],
+            mask=None if full is None else full[0, 0, :, : key.shape[2]],
+            scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
+            positions=self.positions[layer],
+            key_positions=self.present[layer],
+            causal=bool(getattr(module, "is_causal", True)),
+            softcap=kwargs.get("softcap"),
+            unrotate=lambda x, positions: self._unrotate(module, x, positions),
+        )
+        for ablation, state in self.ablations:
+            ablation.edit(self, state, call)
+        if len(call.edited):
+            output = call.redo(output)
+        call.output = output[0]
+        if self.step == 0:
+            for ablation, state in self.ablations:
+                ablation.attention(self, state, call)
+        self._tell("attention", call)
+        return output, weights
+
+    def _grow_tables(self, tables: tuple[Tensor, Tensor] | None) -> None:
+        """Keep the rotary tables of all positions so far: keys of past steps are unrotated too."""
+        if tables is None:
+            return
+        cos, sin = (table[0] for table in tables)
+        if self.step and self._tables is not None:
+            cos, sin = torch.cat([self._tables[0], cos]), torch.cat([self._tables[1], sin])
+        self._tables = cos, sin
+
+    def _unrotate(self, module: nn.Module, x: Tensor, positions: np.ndarray) -> Tensor:
+        """Vectors [head, n, channel] before rotation: the family's own rotary with -sin."""
+        if self._tables is None:
+            raise ProbeError(f"{self.model.name}: the decoder has no rotary tables to remove")
+        index = torch.as_tensor(positions, device=x.device)
+        cos, sin = (table[index][None].float() for table in self._tables)
+        rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+        raw = rotate(x[None].float(), x[None].float(), cos, -sin)[0][0]
+        return raw / (cos**2 + sin**2)
+
+    def _tell(self, event: str, *what: Any) -> None:
+        for capture, state in self.captures:
+            getattr(capture, event)(self, state, *what)
+
+
+def _implements(thing: Capture | Ablation, event: str) -> bool:
+    base = Capture if isinstance(thing, Capture) else Ablation
+    return hasattr(base, event) and getattr(type(thing), event) is not getattr(base, event)
+
+
+def _numbered(function: Any, layer: int) -> Any:
+    return lambda module, args, kwargs: function(layer, module, args, kwargs)
+
+
+def _output(session: Session, layer: int, part: str) -> Any:
+    def hook(module: nn.Module, args: tuple, output: Any) -> None:
+        y = output[0] if isinstance(output, tuple) else output
+        session._tell("output", layer, part, y[0])
+
+    return hook
