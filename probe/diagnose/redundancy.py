@@ -1,0 +1,137 @@
+"""Redundancy on one clip: how much of the video the answer needs, and until which layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probe.ablate.reduce import Layer, Reduce
+from probe.ablate.scores import LastQuery, Norm, Random, Score, Uniform
+from probe.capture.mass import AttentionMass
+from probe.diagnose.margin import Margin, margin
+from probe.diagnose.similarity import FrameSimilarity
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probe.models.encode import Example
+    from probe.models.video_model import VideoModel
+
+KEEP = (0.75, 0.5, 0.25, 0.1, 0.05, 0.02)
+
+
+def redundancy(
+    model: VideoModel,
+    x: Example,
+    against: Margin | None = None,
+    *,
+    keep: Sequence[float] = KEEP,
+    at: int = 2,
+    seeds: int = 5,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, pd.DataFrame]:
+    """Four tables.
+
+    Args:
+        model, x: an example without an answer, with a clip.
+        against: the margin to follow; the model's own answer against its best rival by default.
+        keep: fractions of visual tokens kept from layer `at` on.
+        at: first layer that works on fewer tokens.
+        seeds: random choices that make the control's band.
+        progress: called after each run.
+
+    Returns:
+        attention_to_video: layer, mass: attention from the last position to all video tokens,
+            mean over heads.
+        frame_similarity: layer, similarity: cosine of adjacent frames, mean over pairs.
+        kept: score, keep, tokens, margin, margin_low, margin_high, answer. Scores are attention
+            (FastV), norm, uniform and random; for random the margin is the mean over seeds and
+            low and high are the extremes. keep = 1 is the untouched run.
+        drop_from_layer: layer, margin, answer, with all video tokens gone from that layer on; the
+            last row (layer = number of layers) is the untouched run.
+    """
+    import pandas as pd
+
+    if x.layout.video is None or x.answer is not None:
+        raise ProbeError("redundancy: encode a clip and a question, without an answer")
+    full = model.run(x, [AttentionMass(queries=["last"], keys=["video"]), FrameSimilarity()])
+    progress()
+    follow = against or margin(model, x, full)
+    mass = full.data.attention_mass.mean("head").values[:, 0, 0]
+    similarity = full.data.frame_similarity.mean("pair").values
+    layers = np.arange(model.n_layers)
+    at = min(at, model.n_layers - 1)
+    return {
+        "attention_to_video": pd.DataFrame({"layer": layers, "mass": mass}),
+        "frame_similarity": pd.DataFrame({"layer": layers, "similarity": similarity}),
+        "kept": _kept(model, x, follow, full, keep, at, seeds, progress),
+        "drop_from_layer": _dropped(model, x, follow, full, progress),
+    }
+
+
+def _kept(model, x, follow, full, keep, at, seeds, progress) -> pd.DataFrame:
+    import pandas as pd
+
+    count = len(x.layout.select("video"))
+    scores: dict[str, list[Score]] = {
+        "attention": [LastQuery()],
+        "norm": [Norm()],
+        "uniform": [Uniform()],
+        "random": [Random(seed) for seed in range(seeds)],
+    }
+    rows = []
+    for name, variants in scores.items():
+        untouched = follow.of(full)
+        rows.append((name, 1.0, count, untouched, untouched, untouched, full.tokens[0]))
+        for fraction in keep:
+            runs = [
+                model.run(x, ablate=[Reduce(at=Layer(at), score=score, keep=fraction)])
+                for score in variants
+            ]
+            progress()
+            margins = [follow.of(run) for run in runs]
+            answers = [run.tokens[0] for run in runs]
+            tokens = int(runs[0].kept.values[-1][x.layout.select("video")].sum())
+            rows.append(
+                (
+                    name,
+                    fraction,
+                    tokens,
+                    float(np.mean(margins)),
+                    min(margins),
+                    max(margins),
+                    max(set(answers), key=answers.count),
+                )
+            )
+    names = ["score", "keep", "tokens", "margin", "margin_low", "margin_high", "answer"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _dropped(model, x, follow, full, progress) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for layer in range(model.n_layers):
+        run = model.run(x, ablate=[Reduce(at=Layer(layer), score=Uniform(), keep_tokens=0)])
+        rows.append((layer, follow.of(run), run.tokens[0]))
+        progress()
+    rows.append((model.n_layers, follow.of(full), full.tokens[0]))
+    return pd.DataFrame(rows, columns=["layer", "margin", "answer"])
+
+
+def droppable_from(table: pd.DataFrame, blind: float, share: float = 0.95) -> int:
+    """First layer from which on the video can go and `share` of the margin it earns stays.
+
+    Args:
+        table: drop_from_layer.
+        blind: margin without any clip.
+        share: part of (full - blind) that must stay.
+    """
+    full = float(table["margin"].iloc[-1])
+    enough = (table["margin"] - blind).values >= share * (full - blind)
+    layers = table["layer"].values
+    late = [layer for place, layer in enumerate(layers) if enough[place:].all()]
+    return int(late[0]) if late else int(layers[-1])
