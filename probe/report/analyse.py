@@ -22,6 +22,7 @@ from probe.diagnose.hallucination import counterfactuals, influence
 from probe.diagnose.items import existence
 from probe.diagnose.margin import Margin, margin
 from probe.diagnose.redundancy import KEEP, droppable_from, redundancy
+from probe.engine.session import Session
 from probe.report.checks import checks
 from probe.report.findings import Findings
 
@@ -80,6 +81,8 @@ def analyse(
     """
     progress("reading the clip and answering")
     x = model.encode(asked.clip, asked.question, frames=None)
+    for ablations in ablate:  # bad arguments are refused before anything is computed
+        Session(model, x, (), ablations)
     generated = model.generate(x, max_new_tokens=max_new_tokens)
     plain = model.run(x)
     follow = margin(model, x, plain, options=asked.options)
