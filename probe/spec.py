@@ -7,7 +7,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from probe.errors import ProbeError
 
@@ -17,6 +17,8 @@ Layers = int | str | Sequence[int]
 @dataclass(frozen=True)
 class Spec:
     """A frozen, hashable description. Lists and ranges given as arguments become tuples."""
+
+    always_shown: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -37,8 +39,11 @@ class Spec:
         }
 
     def __str__(self) -> str:
-        inner = ", ".join(f"{name}={_text(value)}" for name, value in _changed(self))
-        return f"{self.kind}({inner})"
+        """As it is written on the command line: the arguments that matter."""
+        changed = dict(_changed(self))
+        shown = [f.name for f in fields(self) if f.name in changed or f.name in self.always_shown]
+        inner = ", ".join(f"{name}={_text(getattr(self, name))}" for name in shown)
+        return f"{type(self).__name__}({inner})"
 
 
 def snake(name: str) -> str:

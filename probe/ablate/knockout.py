@@ -28,6 +28,8 @@ class Knockout(Ablation):
     place: ClassVar[str] = "attention mask"
     source: ClassVar[str] = "attention knockout (arXiv 2304.14767)"
 
+    always_shown: ClassVar[tuple[str, ...]] = ("edges",)
+
     edges: Edges = "video -> text"
     layers: Layers = "all"
 

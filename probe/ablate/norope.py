@@ -30,6 +30,8 @@ class NoRope(Ablation):
     place: ClassVar[str] = "rotary positions"
     source: ClassVar[str] = "general form of EDVT (Vista-LLaMA, arXiv 2312.08870)"
 
+    always_shown: ClassVar[tuple[str, ...]] = ("edges",)
+
     edges: Edges = "video -> text"
     layers: Layers = "all"
 

@@ -53,11 +53,17 @@ class Reduce(Ablation):
     place: ClassVar[str] = "hidden states into layer k"
     source: ClassVar[str] = "general form of FastV (arXiv 2403.06764)"
 
+    always_shown: ClassVar[tuple[str, ...]] = ("at", "score")
+
     at: Layer = Layer(2)
     score: Score = LastQuery()
     keep: float | None = None
     keep_tokens: int | None = None
     of: Selection = "video"
+
+    def __str__(self) -> str:
+        recipe = fastv(self.at.k, self.keep) if self.keep is not None else None
+        return f"fastv(k={self.at.k}, keep={self.keep})" if self == recipe else super().__str__()
 
     def start(self, session: Session) -> dict | None:
         k = resolve_layers(self.at.k, session.model.n_layers, self.kind)[0]
