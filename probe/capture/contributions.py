@@ -40,10 +40,13 @@ class Contributions(Capture):
         step: which readout, 0 for the end of the prompt; `generate` reads every step.
         sources: groups of source tokens: "frames" (sums to the head's contribution), "roles", or
             a list of selections.
+        by_position: also give each single token's share (in `run`, with a target).
 
     Results:
         contributions [layer, part]: embedding (in layer 0), attention and mlp; sums to the logit.
         contributions_attention [layer, head, source_group].
+        contributions_position [layer, position]: what attention brought from each token, summed
+            over heads.
         contributions_logit: the logit (difference) itself; `contributions_error`: sum minus it.
     """
 
@@ -51,6 +54,7 @@ class Contributions(Capture):
     versus: str | int | None = None
     step: int = 0
     sources: Partition = "frames"
+    by_position: bool = False
 
     def start(self, session: Session) -> dict:
         if self.target is None and not session.generating:
@@ -63,8 +67,16 @@ class Contributions(Capture):
             for name, text in (("target", self.target), ("versus", self.versus))
             if text is not None
         }
+        if self.by_position and (session.generating or self.target is None):
+            raise ProbeError(f"{self.kind}: by_position needs model.run and a target")
         groups = session.layout.partition(self.sources)
-        return {"ids": ids, "row": readout[self.step], "groups": groups, "steps": []}
+        state = {"ids": ids, "row": readout[self.step], "groups": groups, "steps": []}
+        if self.by_position:
+            norm, head = session.model.decoder.norm.weight, session.model.head.weight
+            versus = head[ids["versus"]].float() if "versus" in ids else 0
+            state["direction"] = (norm * (head[ids["target"]].float() - versus)).detach()
+            state["positions"] = np.zeros((session.model.n_layers, len(session.layout)))
+        return state
 
     def embedding(self, session: Session, state: dict, x: Tensor) -> None:
         state["steps"].append({"embedding": self._row(session, state, 0, x), "mixed": {}})
@@ -78,6 +90,11 @@ class Contributions(Capture):
         values = call.value.float().repeat_interleave(call.group_size, 0)
         mixed = (weights[:, None] * onehot) @ values
         state["steps"][-1]["mixed"][call.layer] = mixed.cpu()
+        if self.by_position:
+            by_head = state["direction"].float() @ call.module.o_proj.weight.detach().float()
+            each = torch.einsum("hnd,hd->hn", values, by_head.view(call.heads, -1))
+            each = (weights * each).sum(0).cpu().numpy()
+            state["positions"][call.layer, call.key_positions] = each
 
     def output(self, session: Session, state: dict, layer: int, part: str, y: Tensor) -> None:
         state["steps"][-1][part, layer] = self._row(session, state, layer, y)
@@ -101,12 +118,19 @@ class Contributions(Capture):
 
         tables = {"layer": layers, "head": heads, "source_group": list(state["groups"])}
         parts = made("parts", ["layer", "part"], {"layer": layers, "part": list(PARTS)})
-        return {
+        found = {
             self.kind: parts,
             f"{self.kind}_attention": made("heads", ["layer", "head", "source_group"], tables),
             f"{self.kind}_logit": made("logit", [], {}),
             f"{self.kind}_error": made("error", [], {}),
         }
+        if self.by_position:
+            values = state["positions"] * results[0]["scale"]
+            coords = {"layer": layers, "position": np.arange(values.shape[1])}
+            name = f"{self.kind}_position"
+            about = f"contribution of the token through attention to the {of}"
+            found[name] = array(session, values, ["layer", "position"], coords, "logit", about)
+        return found
 
     def memory(self, session: Session) -> int:
         groups = len(session.layout.partition(self.sources))
@@ -138,7 +162,14 @@ class Contributions(Capture):
             heads[layer] = torch.einsum("hgd,hd->hg", mixed, by_head).numpy()
         logit = float(final @ direction)
         error = np.array(parts.sum() - logit)
-        return {"parts": parts, "heads": heads, "logit": np.array(logit + bias), "error": error}
+        logit = np.array(logit + bias)
+        return {
+            "parts": parts,
+            "heads": heads,
+            "logit": logit,
+            "error": error,
+            "scale": np.array(float(scale)),
+        }
 
     def _direction(self, session: Session, state: dict, final: Tensor) -> tuple[Tensor, float]:
         head = session.model.head

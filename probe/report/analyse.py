@@ -87,7 +87,7 @@ def analyse(
     plain = model.run(x)
     follow = margin(model, x, plain, options=asked.options)
     progress("attention, norms and contributions, every layer")
-    target = Contributions(follow.target_id, versus=follow.versus_id)
+    target = Contributions(follow.target_id, versus=follow.versus_id, by_position=True)
     captured = model.run(
         x,
         [
