@@ -1,26 +1,20 @@
 """Diagnoses: what captures and ablations mean, on one clip and over many items."""
 
-from __future__ import annotations
+from probe.diagnose.hallucination import counterfactuals, influence
+from probe.diagnose.items import counterfactuals_over, existence, redundancy_over
+from probe.diagnose.margin import Margin, margin
+from probe.diagnose.redundancy import droppable_from, redundancy
+from probe.diagnose.similarity import FrameSimilarity
 
-import importlib
-from typing import Any
-
-_MODULES = {
-    "Margin": "margin",
-    "margin": "margin",
-    "FrameSimilarity": "similarity",
-    "redundancy": "redundancy",
-    "droppable_from": "redundancy",
-    "counterfactuals": "hallucination",
-    "influence": "hallucination",
-    "redundancy_over": "items",
-    "counterfactuals_over": "items",
-    "existence": "items",
-}
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'probe.diagnose' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"probe.diagnose.{_MODULES[name]}"), name)
+__all__ = [
+    "FrameSimilarity",
+    "Margin",
+    "counterfactuals",
+    "counterfactuals_over",
+    "droppable_from",
+    "existence",
+    "influence",
+    "margin",
+    "redundancy",
+    "redundancy_over",
+]

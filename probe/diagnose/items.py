@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.diagnose import hallucination
+from probe.diagnose.hallucination import counterfactuals
 from probe.diagnose.margin import margin
 from probe.diagnose.redundancy import redundancy
 
@@ -74,7 +74,7 @@ def counterfactuals_over(
     for number, item in enumerate(items):
         x = encode_item(model, item)
         follow = margin(model, x, model.run(x), item.question.answer, item.question.options)
-        table = hallucination.counterfactuals(model, x, follow)
+        table = counterfactuals(model, x, follow)
         right = (table["answer"] == follow.target).astype(float)
         found.append(table.assign(item=number, right=right))
         progress()
