@@ -172,6 +172,9 @@ def steps() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # one line says what is at work; theirs would break it
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda name: None

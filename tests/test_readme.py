@@ -1,0 +1,48 @@
+"""The README's code runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probe import testbed
+from probe.capture import AttentionRows
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def run_block(number: int) -> dict:
+    """Names that a block of the README's Python defines when it is run as a script."""
+    found = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[number]
+    names: dict = {"__name__": "__main__"}
+    exec(compile(found, "README.md", "exec", dont_inherit=True), names)
+    return names
+
+
+def test_the_notebook_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = testbed.items("neutral", n=1, seed=3, types=["direction"])[0]
+    item.write(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    names = run_block(0)
+    mass = names["run"].data.attention_mass
+    assert mass.sizes["layer"] == names["model"].n_layers
+    np.testing.assert_allclose(mass.sum("key_group"), 1, atol=1e-5)
+
+
+def test_the_capture_of_ones_own(tiny) -> None:
+    capture = run_block(1)["SinkShare"](layers=[0, 2])
+    frames = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
+    x = tiny.encode(frames, "What moves?", seconds=np.arange(4))
+    run = tiny.run(x, [capture, AttentionRows("last")])
+    dense = run.data.attention_rows.sel(layer=[0, 2]).isel(query=0, position=0)
+    np.testing.assert_allclose(run.data.sink_share.sel(layer=[0, 2]), dense, atol=1e-6)
+    generated = tiny.generate(x, [capture], max_new_tokens=3)
+    assert generated.data.sink_share.dims == ("step", "layer", "head")
+
+
+def test_files_that_the_readme_names_are_there() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
+        assert (README.parent / path).exists(), path
