@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from probe.capture.base import Capture
 from probe.capture.sweep import Sweep
 from probe.engine import seam
 from probe.engine.call import AttentionCall
+from probe.engine.rotary import Rotary
+from probe.engine.shorten import shorten
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Session:
         self._reducing = any(_implements(a, "survivors") for a, _ in self.ablations)
         self._undo: list[Any] = []
         self._own: dict[nn.Module, Any] = {}
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._rotary = Rotary()
 
     # -- in and out ------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Session:
     def _enter(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple:
         x = args[0] if args else kwargs["hidden_states"]
         if layer == 0:
-            self._grow_tables(kwargs.get("position_embeddings"))
+            self._rotary.grow(kwargs.get("position_embeddings"), first=self.step == 0)
             self._tell("embedding", x[0])
         if self.step == 0:
             for ablation, state in self.ablations:
@@ -154,29 +155,10 @@ class Session:
                     self.positions[layer:] = [left] * (self.model.n_layers - layer)
         self.present[layer] = np.concatenate([self.present[layer], self.positions[layer]])
         if len(self.present[layer]) <= self._first_rows()[-1]:
-            kwargs = self._shorten(layer, kwargs)
+            rows, keys = self.positions[layer], self.present[layer]
+            kwargs = shorten(kwargs, self._first_rows(), rows, keys)
         self._tell("residual", layer, x[0])
         return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
-
-    def _shorten(self, layer: int, kwargs: dict) -> dict:
-        """Index what the model passes to a layer by the rows and keys that are in it."""
-        full_rows = self._first_rows()
-        rows = torch.as_tensor(np.flatnonzero(np.isin(full_rows, self.positions[layer])))
-        kwargs = dict(kwargs)
-        tables = kwargs.get("position_embeddings")
-        if tables is not None:
-            kwargs["position_embeddings"] = tuple(t[..., rows.to(t.device), :] for t in tables)
-        ids = kwargs.get("position_ids")
-        if isinstance(ids, Tensor):
-            kwargs["position_ids"] = ids[..., rows.to(ids.device)]
-        mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.dim() == 4:
-            columns = self.present[layer]
-            if mask.shape[-1] <= full_rows[-1]:  # made for a first layer that is shorter itself
-                columns = np.arange(len(columns))
-            columns = torch.as_tensor(columns, device=mask.device)
-            kwargs["attention_mask"] = mask[:, :, rows.to(mask.device)][..., columns]
-        return kwargs
 
     def _first_rows(self) -> np.ndarray:
         """Rows of this forward before any reduction."""
@@ -222,7 +204,7 @@ class Session:
             key_positions=self.present[layer],
             causal=bool(getattr(module, "is_causal", True)),
             softcap=kwargs.get("softcap"),
-            unrotate=lambda x, positions: self._unrotate(module, x, positions),
+            unrotate=lambda x, positions: self._rotary.remove(module, x, positions),
         )
         for ablation, state in self.ablations:
             ablation.edit(self, state, call)
@@ -234,25 +216,6 @@ class Session:
                 ablation.attention(self, state, call)
         self._tell("attention", call)
         return output, weights
-
-    def _grow_tables(self, tables: tuple[Tensor, Tensor] | None) -> None:
-        """Keep the rotary tables of all positions so far: keys of past steps are unrotated too."""
-        if tables is None:
-            return
-        cos, sin = (table[0] for table in tables)
-        if self.step and self._tables is not None:
-            cos, sin = torch.cat([self._tables[0], cos]), torch.cat([self._tables[1], sin])
-        self._tables = cos, sin
-
-    def _unrotate(self, module: nn.Module, x: Tensor, positions: np.ndarray) -> Tensor:
-        """Vectors [head, n, channel] before rotation: the family's own rotary with -sin."""
-        if self._tables is None:
-            raise ProbeError(f"{self.model.name}: the decoder has no rotary tables to remove")
-        index = torch.as_tensor(positions, device=x.device)
-        cos, sin = (table[index][None].float() for table in self._tables)
-        rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
-        raw = rotate(x[None].float(), x[None].float(), cos, -sin)[0][0]
-        return raw / (cos**2 + sin**2)
 
     def _tell(self, event: str, *what: Any) -> None:
         for capture, state in self.captures:
