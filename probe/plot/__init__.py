@@ -1,0 +1,34 @@
+"""Figures: matplotlib for papers, plotly (`probe.plot.interactive`) for reading."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "attention_map": "attention",
+    "head_grid": "attention",
+    "layer_profile": "attention",
+    "frame_strip": "frames",
+    "contributions_by_layer": "contributions",
+    "contributions_by_frame": "contributions",
+    "kept_tokens": "curves",
+    "drop_from_layer": "curves",
+    "counterfactual_clips": "curves",
+    "generated_tokens": "answer",
+    "logit_lens": "answer",
+    "overview": "gallery",
+    "figures": "gallery",
+    "paper": "style",
+    "panel_labels": "style",
+    "save": "style",
+    "SINGLE": "style",
+    "DOUBLE": "style",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'probe.plot' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"probe.plot.{_MODULES[name]}"), name)
