@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ def demo(out: Path, seed: int = 0) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.mp4"
             item.write(path)
-            clip, digest = read(path, frames=16), sha256(path)
+            clip = replace(read(path, frames=16), source=f"testbed item {item.id}")
+            digest = sha256(path)
         step("loading testbed/onevision")
         model = load("testbed/onevision")
         asked = Asked(
@@ -87,6 +89,7 @@ def run(
         clip = read(video, frames=frames, stream=stream, allow_partial=allow_partial)
         from probe.ablate import parse
 
+        clip = replace(clip, source=Path(video).name)
         own = [parse(text) for text in ablate]
         step(f"loading {model}")
         loaded = load(model)
