@@ -40,7 +40,8 @@ def main() -> None:
         interval = f"[{row.margin_low:.2f}, {row.margin_high:.2f}]"
         right = f"{row.right:.0%} [{row.right_low:.0%}, {row.right_high:.0%}]"
         lines.append(f"| {row.clip} | {row.margin:.2f} {interval} | {right} |")
-    head = ["existence questions", "n", "accuracy", "said yes", "yes is right", "precision", "recall"]
+    head = ["existence questions", "n", "accuracy", "said yes", "yes is right"]
+    head += ["precision", "recall"]
     lines += ["", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for row in pope.itertuples():
         accuracy = f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}]"

@@ -18,6 +18,7 @@ from probe.diagnose import counterfactuals_over, redundancy_over
 
 ITEMS = 48  # 8 of each of the 6 types below
 TYPES = ["color", "shape", "direction", "count", "order", "existence"]
+SCORES = ("attention", "norm", "uniform", "random")
 KEEP = (0.5, 0.25, 0.1, 0.05, 0.02)
 SEEDS = 3  # random choices an item
 
@@ -35,14 +36,14 @@ def main() -> None:
     clips = counterfactuals_over(model, items).set_index("clip")
     full, blind = clips.loc["as is", "margin"], clips.loc["none", "margin"]
     command = f"python experiments/redundancy_testbed.py --items {asked.items} --seed {asked.seed}"
-    lines = [f"`{command}`, n = {asked.items} items; margins in logits, bootstrap 95 % intervals.", ""]
+    lines = [f"`{command}`, n = {asked.items} items.", ""]
+    lines += ["Margins of the right answer in logits, with bootstrap 95 % intervals.", ""]
     lines += [f"Full {full:.2f}, without a clip {blind:.2f}.", ""]
-    lines += ["| tokens kept from layer 2 on | " + " | ".join(["attention", "norm", "uniform", "random"])]
-    lines[-1] += " |"
+    lines += ["| tokens kept from layer 2 on | " + " | ".join(SCORES) + " |"]
     lines += ["| --- " * 5 + "|"]
     kept = tables["kept"].set_index(["score", "keep"])
     for keep in (1.0, *KEEP):
-        cells = [kept.loc[(score, keep)] for score in ("attention", "norm", "uniform", "random")]
+        cells = [kept.loc[(score, keep)] for score in SCORES]
         shown = [f"{c.margin:.2f} [{c.margin_low:.2f}, {c.margin_high:.2f}]" for c in cells]
         lines.append(f"| {keep:.0%} ({cells[0].tokens:.0f}) | " + " | ".join(shown) + " |")
     lines += ["", "| all video dropped from layer | margin | same answer |", "| --- | --- | --- |"]

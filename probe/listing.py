@@ -77,5 +77,4 @@ def table(title: str, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -
 
 
 def _short(value: Any) -> str:
-    text = str(value) if not isinstance(value, str) else f'"{value}"'
-    return text
+    return f'"{value}"' if isinstance(value, str) else str(value)

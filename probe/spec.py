@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -67,7 +69,11 @@ def resolve_layers(layers: Layers, count: int, owner: str) -> tuple[int, ...]:
         else:
             raise ProbeError(f'{owner}: layers "{layers}" is not "all", "3" or "2-5"')
     else:
-        chosen = [layers] if isinstance(layers, int) else [int(layer) for layer in layers]
+        try:
+            several = layers if isinstance(layers, Sequence) else [layers]
+            chosen = [operator.index(layer) for layer in several]
+        except TypeError:
+            raise ProbeError(f"{owner}: layers {layers!r} are not numbers of layers") from None
     bad = [layer for layer in chosen if not 0 <= layer < count]
     if bad or not chosen:
         what = f"layer {bad[0]} does not exist" if bad else "no layer is selected"
@@ -96,7 +102,7 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
     """
     try:
         body = ast.parse(text.strip(), mode="exec").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ProbeError(
             f"cannot read '{text}': write it as a call, for example fastv(k=2, keep=0.5)"
         ) from None
@@ -107,8 +113,6 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
         value = statement.value
         for node in value.elts if isinstance(value, ast.List | ast.Tuple) else [value]:
             made = _evaluate(node, names, text)
-            if isinstance(made, type) or (callable(made) and not isinstance(made, Spec)):
-                made = made()
             found.extend(made if isinstance(made, list | tuple) else [made])
     wrong = next((item for item in found if not isinstance(item, Spec)), None)
     if wrong is not None or not found:
@@ -119,12 +123,10 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
 def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         arguments = [_evaluate(argument, names, text) for argument in node.args]
-        keywords = {k.arg: _evaluate(k.value, names, text) for k in node.keywords if k.arg}
-        if node.func.id == "range":
-            return range(*arguments)
-        return _make(node.func.id, names, arguments, keywords)
+        keywords = {k.arg or "**": _evaluate(k.value, names, text) for k in node.keywords}
+        return _make(node.func.id, {**names, "range": range}, arguments, keywords)
     if isinstance(node, ast.Name):
-        return _lookup(node.id, names)
+        return _make(node.id, names, (), {})
     if isinstance(node, ast.List | ast.Tuple):
         return tuple(_evaluate(item, names, text) for item in node.elts)
     try:
@@ -142,9 +144,12 @@ def _lookup(name: str, names: Mapping[str, Callable]) -> Callable:
     module, _, attribute = name.partition(":")
     if attribute:
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError):
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError):
             raise ProbeError(f"'{name}' cannot be imported") from None
+        if not (isinstance(found, type) and issubclass(found, Spec)):
+            raise ProbeError(f"'{name}' is not a capture or an ablation")
+        return found
     raise ProbeError(f"'{name}' is not known; there are {', '.join(sorted(names))}")
 
 
@@ -152,7 +157,7 @@ def _make(name: str, names: Mapping[str, Callable], arguments: Sequence, keyword
     maker = _lookup(name, names)
     try:
         return maker(*arguments, **keywords)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         reason = str(error).replace("__init__()", "").replace(f"{maker.__name__}()", "")
         raise ProbeError(f"{name}: {' '.join(reason.split())}") from None
 
@@ -164,7 +169,7 @@ def _changed(spec: Spec) -> list[tuple[str, Any]]:
 def _freeze(value: Any) -> Any:
     if isinstance(value, list | tuple | range):
         return tuple(_freeze(item) for item in value)
-    return value
+    return _freeze(value.tolist()) if hasattr(value, "tolist") else value  # NumPy
 
 
 def _plain(value: Any) -> Any:
@@ -182,4 +187,6 @@ def _rebuild(value: Any, names: Mapping[str, Callable]) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_text(item) for item in value) + "]"
-    return str(value) if isinstance(value, Spec) else repr(value).replace("'", '"')
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, Spec) else repr(value)

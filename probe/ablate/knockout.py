@@ -35,7 +35,10 @@ class Knockout(Ablation):
 
     def start(self, session: Session) -> dict | None:
         layers = resolve_layers(self.layers, session.model.n_layers, self.kind)
-        return {"layers": layers, "edges": session.layout.edges(self.edges), "fired": set()}
+        edges = session.layout.edges(self.edges)
+        if not edges and not session.force:
+            return None  # edges of a clip, and a prompt without one
+        return {"layers": layers, "edges": edges, "fired": set()}
 
     def edit(self, session: Session, state: dict, call: AttentionCall) -> None:
         if call.layer not in state["layers"]:

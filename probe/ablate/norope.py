@@ -38,7 +38,9 @@ class NoRope(Ablation):
     def start(self, session: Session) -> dict | None:
         layers = resolve_layers(self.layers, session.model.n_layers, self.kind)
         edges = session.layout.edges(self.edges)
-        return {"layers": layers, "edges": edges, "fired": set(), "rotated": False}
+        if not edges and not session.force:
+            return None  # edges of a clip, and a prompt without one
+        return {"layers": layers, "edges": edges, "fired": set()}
 
     def edit(self, session: Session, state: dict, call: AttentionCall) -> None:
         if call.layer not in state["layers"]:
@@ -58,5 +60,6 @@ class NoRope(Ablation):
 def edvt() -> NoRope:
     """EDVT, equal distance to every visual token (Vista-LLaMA, Ma et al. 2023): text reads the
     video without rotation, the video reads itself as before. Trained with it in the paper; on
-    another checkpoint it is an ablation."""
+    another checkpoint it is an ablation.
+    """
     return NoRope("video -> text")

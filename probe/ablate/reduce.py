@@ -12,7 +12,7 @@ from torch import Tensor
 from probe.ablate.base import Ablation
 from probe.ablate.scores import LastQuery, Score
 from probe.errors import ProbeError
-from probe.models.selection import Selection
+from probe.models.selection import NoClip, Selection
 from probe.spec import Spec, resolve_layers
 
 if TYPE_CHECKING:
@@ -66,8 +66,13 @@ class Reduce(Ablation):
         return f"fastv(k={self.at.k}, keep={self.keep})" if self == recipe else super().__str__()
 
     def start(self, session: Session) -> dict | None:
+        if not isinstance(self.at, Layer) or not isinstance(self.score, Score):
+            raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
         k = resolve_layers(self.at.k, session.model.n_layers, self.kind)[0]
-        candidates = session.layout.select(self.of)
+        try:
+            candidates = session.layout.select(self.of)
+        except NoClip:
+            return None
         last = {session.layout.last, *session.layout.readout.tolist()}
         if last & set(candidates.tolist()):
             raise ProbeError(
@@ -81,16 +86,16 @@ class Reduce(Ablation):
         count = self._count(len(candidates))
         if count == len(candidates) and not session.force:
             return None
-        return {"k": k, "candidates": candidates, "count": count, "kept": None, "scores": None}
+        return {"k": k, "candidates": candidates, "count": count, "kept": None, "scored": None}
 
     def _count(self, candidates: int) -> int:
         if (self.keep is None) == (self.keep_tokens is None):
             raise ProbeError(f"{self.kind}: give keep= (a fraction) or keep_tokens= (a number)")
         if self.keep is not None:
-            if not 0 <= self.keep <= 1:
+            if not isinstance(self.keep, int | float) or not 0 <= self.keep <= 1:
                 raise ProbeError(f"{self.kind}: keep={self.keep}; it is a fraction from 0 to 1")
             return candidates - round(candidates * (1 - self.keep))
-        if not 0 <= self.keep_tokens <= candidates:
+        if not isinstance(self.keep_tokens, int) or not 0 <= self.keep_tokens <= candidates:
             raise ProbeError(
                 f"{self.kind}: keep_tokens={self.keep_tokens}; there are {candidates} candidates"
             )
@@ -99,18 +104,20 @@ class Reduce(Ablation):
     def attention(self, session: Session, state: dict, call: AttentionCall) -> None:
         if self.score.needs_attention and call.layer == state["k"] - 1:
             there = np.intersect1d(state["candidates"], call.key_positions)
-            state["scores"] = self.score.read(session, call, there)
+            state["scored"] = there, self.score.read(session, call, there)
 
     def survivors(self, session: Session, state: dict, layer: int, x: Tensor) -> np.ndarray | None:
         if layer != state["k"]:
             return None
         rows = session.positions[layer]
         there = np.intersect1d(state["candidates"], rows)
-        scores = state["scores"]
-        if scores is None:
+        if state["scored"] is None:
             inside = torch.as_tensor(np.flatnonzero(np.isin(rows, there)), device=x.device)
-            scores = self.score.score(session, x[inside], there)
-        order = np.argsort(-scores.double().cpu().numpy(), kind="stable")
+            scores = self.score.score(session, x[inside], there).detach().double().cpu().numpy()
+        else:  # another reduction at this layer may have dropped some since
+            scored, values = state["scored"]
+            scores = values.detach().double().cpu().numpy()[np.isin(scored, there)]
+        order = np.argsort(-scores, kind="stable")
         chosen = np.sort(there[order[: state["count"]]])
         state["kept"], state["dropped"] = chosen, np.setdiff1d(there, chosen)
         return np.union1d(np.setdiff1d(rows, there), chosen)
@@ -125,5 +132,6 @@ class Reduce(Ablation):
 
 def fastv(k: int = 2, keep: float = 0.5) -> Reduce:
     """FastV (Chen et al. 2024): from layer k on keep the part of the visual tokens that the last
-    prompt position attended to most in layer k - 1, mean over heads; positions are kept."""
+    prompt position attended to most in layer k - 1, mean over heads; positions are kept.
+    """
     return Reduce(at=Layer(k), score=LastQuery(), keep=keep)

@@ -103,7 +103,7 @@ class Contributions(Capture):
         state["steps"][-1]["final"] = self._row(session, state, session.model.n_layers - 1, x)
 
     def finish(self, session: Session, state: dict) -> dict[str, xr.DataArray]:
-        results = [self._step(session, state, step) for step in state["steps"]]
+        results = [self._step(session, state, number) for number in range(len(state["steps"]))]
         layers = np.arange(session.model.n_layers)
         heads = np.arange(session.model.n_heads)
         of = (
@@ -113,7 +113,7 @@ class Contributions(Capture):
 
         def made(name: str, dims: list[str], coords: dict) -> xr.DataArray:
             values = np.stack([result[name] for result in results])
-            values = values if session.generating else values[0]
+            values = values if session.generating else np.asarray(values[0])
             return array(session, values, dims, coords, "logit", f"contribution to the {of}")
 
         tables = {"layer": layers, "head": heads, "source_group": list(state["groups"])}
@@ -143,10 +143,11 @@ class Contributions(Capture):
         row = -1 if session.generating else int(np.searchsorted(positions, state["row"]))
         return x[row].detach().float().cpu()
 
-    def _step(self, session: Session, state: dict, step: dict[Any, Any]) -> dict[str, np.ndarray]:
+    def _step(self, session: Session, state: dict, number: int) -> dict[str, np.ndarray]:
         model = session.model
+        step: dict[Any, Any] = state["steps"][number]
         final = step["final"].double()
-        direction, bias = self._direction(session, state, final)
+        direction, bias = self._direction(session, state, number)
         norm = model.decoder.norm
         scale = torch.rsqrt(final.square().mean() + _epsilon(norm))
         direction = direction * norm.weight.detach().cpu().double() * scale
@@ -171,20 +172,18 @@ class Contributions(Capture):
             "scale": np.array(float(scale)),
         }
 
-    def _direction(self, session: Session, state: dict, final: Tensor) -> tuple[Tensor, float]:
+    def _direction(self, session: Session, state: dict, number: int) -> tuple[Tensor, float]:
         head = session.model.head
         weight = head.weight.detach()
         ids = dict(state["ids"])
         if "target" not in ids:
-            norm = session.model.decoder.norm
-            hidden = norm(final.to(norm.weight.device, norm.weight.dtype))
-            ids["target"] = int((weight @ hidden).argmax())
+            ids["target"] = session.emitted[number]
         bias = getattr(head, "bias", None)
         plus = weight[ids["target"]].cpu().double()
-        offset = float(bias[ids["target"]]) if bias is not None else 0.0
+        offset = float(bias[ids["target"]].detach()) if bias is not None else 0.0
         if "versus" in ids:
             plus = plus - weight[ids["versus"]].cpu().double()
-            offset -= float(bias[ids["versus"]]) if bias is not None else 0.0
+            offset -= float(bias[ids["versus"]].detach()) if bias is not None else 0.0
         return plus, offset
 
 

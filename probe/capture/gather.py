@@ -51,11 +51,23 @@ def group_mean(
     """Mean over each query group of [head, row, ...]; NaN where a group has no row left."""
     if session.generating:
         return per_row
+    if all(len(positions) == 1 for positions in groups.values()):
+        return _each(per_row, rows, np.concatenate(list(groups.values())))
     means = []
     for positions in groups.values():
         inside = torch.as_tensor(np.flatnonzero(np.isin(rows, positions)), device=per_row.device)
         means.append(per_row[:, inside].mean(1))
     return torch.stack(means, 1)
+
+
+def _each(per_row: Tensor, rows: np.ndarray, wanted: np.ndarray) -> Tensor:
+    """Rows of [head, row, ...] at wanted positions, without a loop; NaN where one is gone."""
+    if np.array_equal(rows, wanted):
+        return per_row
+    there = np.isin(wanted, rows)
+    full = per_row.new_full((len(per_row), len(wanted), *per_row.shape[2:]), float("nan"))
+    full[:, torch.as_tensor(there)] = per_row[:, np.searchsorted(rows, wanted[there])]
+    return full
 
 
 def store(session: Session, state: dict, layer: int, value: Tensor) -> None:
@@ -64,10 +76,14 @@ def store(session: Session, state: dict, layer: int, value: Tensor) -> None:
 
 
 def stack(session: Session, state: dict, layers: Sequence[int]) -> np.ndarray:
-    """[layer, ...] of what was stored, or [step, layer, ...] in `generate`."""
+    """[layer, ...] of what was stored, or [step, layer, ...] in `generate`; empties the store."""
     values = state["values"]
-    steps = range(max(step for step, _ in values) + 1)
-    stacked = np.stack([np.stack([values[step, layer] for layer in layers]) for step in steps])
+    steps = max(step for step, _ in values) + 1
+    shape = values[0, layers[0]].shape
+    stacked = np.empty((steps, len(layers), *shape), np.float32)
+    for step in range(steps):
+        for number, layer in enumerate(layers):
+            stacked[step, number] = values.pop((step, layer))
     return stacked if session.generating else stacked[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class LogitLens(Capture):
     """
 
     top: int = 5
-    words: tuple[str, ...] = ()
+    words: Sequence[str] = ()
     full: bool = False
 
     def start(self, session: Session) -> dict:

@@ -2,12 +2,13 @@
 
 Captures say before the run what they want; the first that asks about a call computes it for all.
 For each tile of scores s with row maximum m: e = exp(s - m), z = sum e; then the mass on a key
-group is (e @ one-hot) / z, the entropy log z - sum(e (s - m)) / z, and the attention received by a
-key the sum of e / z over the queries.
+group is its sum of e over z, the entropy log z - sum(e (s - m)) / z, and the attention received by
+a key the sum of e / z over the queries. Scores come in units of log 2, so exp is exp2.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.engine.call import TILE
+from probe.capture.key_groups import KeyGroups
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
@@ -58,36 +59,34 @@ def sweep(call: AttentionCall, want: Sweep) -> Statistics:
     """One pass over the tiles of a call."""
     heads, rows, columns = call.heads, call.query.shape[1], call.key.shape[1]
     device = call.query.device
-    groups = [g for named in want.masses.values() for g in named.values()]
-    onehot = torch.zeros(columns, len(groups) + 1, device=device)
-    for number, positions in enumerate(groups):
-        onehot[call.key_index(positions), number] = 1
-    onehot[:, -1] = 1
+    named = [positions for keys in want.masses.values() for positions in keys.values()]
+    groups = KeyGroups([call.key_index(positions) for positions in named], columns)
     members = torch.zeros(len(want.received), rows, device=device)
     for number, positions in enumerate(want.received.values()):
         members[number, call.index(positions)] = 1
-    mass = torch.empty(heads, rows, len(groups), device=device)
+    mass = torch.empty(heads, rows, len(named), device=device)
     entropy = torch.full((heads, rows), float("nan"), device=device)
-    received = torch.zeros(len(members), heads, columns, device=device)
-    buffer = torch.empty(TILE * columns, device=device)
-    for head, start, stop, clean, scores in call.tiles():
-        width = scores.shape[1]
-        top = scores.amax(1, keepdim=True)
-        scores -= top
-        e = torch.exp(scores, out=buffer[: scores.numel()].view_as(scores))
-        sums = e @ onehot[:width]
-        total = sums[:, -1:]
-        mass[head, start:stop] = sums[:, :-1] / total
+    received = torch.zeros(heads, len(members), columns, device=device)
+    buffer = torch.empty(0, device=device)
+    for some, start, stop, clean, scores in call.tiles():
+        scores -= scores.amax(-1, keepdim=True)
+        if len(buffer) < scores.numel():
+            buffer = torch.empty(scores.numel(), device=device)
+        e = torch.exp2(scores, out=buffer[: scores.numel()].view_as(scores))
+        total = e.sum(-1)
+        if named:
+            groups.sum(e, out=mass[some, start:stop])
+            mass[some, start:stop] /= total[..., None]
         if want.entropy:
             # Where e is 0 the score is -inf, and 0 x -inf would be NaN.
-            scores[:, clean:].clamp_(min=-1e30)
-            entropy[head, start:stop] = (
-                total[:, 0].log() - torch.linalg.vecdot(e, scores) / total[:, 0]
-            )
+            scores[..., clean:].clamp_(min=-1e30)
+            bits = total.log2() - torch.linalg.vecdot(e, scores) / total
+            entropy[some, start:stop] = bits * math.log(2)
         if len(members):
-            share = members[:, start:stop] / total[:, 0]
-            received[:, head, :width] += share @ e
-    return Statistics(_split(mass, want), entropy, dict(zip(want.received, received, strict=True)))
+            share = members[:, start:stop] / total[:, None]
+            received[some, :, : scores.shape[-1]] += share @ e
+    by_name = zip(want.received, received.unbind(1), strict=True)
+    return Statistics(_split(mass, want), entropy, dict(by_name))
 
 
 def _split(mass: Tensor, want: Sweep) -> dict[str, Tensor]:

@@ -69,7 +69,8 @@ def counterfactuals_over(
     model: VideoModel, items: Iterable, *, progress: Callable[[], object] = lambda: None
 ) -> pd.DataFrame:
     """`counterfactuals` on each item: clip, margin and probability of the right answer, and
-    `right` (share of items answered rightly by the first token), with intervals."""
+    `right` (share of items answered rightly by the first token), with intervals.
+    """
     found = []
     for number, item in enumerate(items):
         x = encode_item(model, item)
@@ -135,10 +136,12 @@ def summarise(table: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataF
     import pandas as pd
 
     rows = []
-    for labels, group in table.groupby(by, sort=False):
-        row = dict(zip(by, labels, strict=True)) | {"n": group["item"].nunique()}
+    for labels in table[by].drop_duplicates().itertuples(index=False):
+        row: dict[str, Any] = dict(zip(by, labels, strict=True))
+        group = table[(table[by] == list(labels)).all(axis=1)]
+        row["n"] = len(set(group["item"]))
         for value in values:
-            numbers = group.groupby("item")[value].mean().to_numpy(dtype=float)
+            numbers = np.asarray(group.groupby("item")[value].mean(), dtype=float)
             row[value] = float(numbers.mean())
             row[f"{value}_low"], row[f"{value}_high"] = interval(numbers)
         rows.append(row)

@@ -131,7 +131,7 @@ def droppable_from(table: pd.DataFrame, blind: float, share: float = 0.95) -> in
         share: part of (full - blind) that must stay.
     """
     full = float(table["margin"].iloc[-1])
-    enough = (table["margin"] - blind).values >= share * (full - blind)
-    layers = table["layer"].values
+    enough = np.asarray(table["margin"], dtype=float) - blind >= share * (full - blind)
+    layers = np.asarray(table["layer"])
     late = [layer for place, layer in enumerate(layers) if enough[place:].all()]
     return int(late[0]) if late else int(layers[-1])

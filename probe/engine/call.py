@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-TILE = 128  # rows a tile: 128 x 6k scores in float32 stay in a core's cache
+TILE = 256  # rows of scores in a tile: 256 x 4k in float32 are 4 MB
+LOG2E = math.log2(math.e)
 
 
 @dataclass
@@ -31,7 +33,7 @@ class AttentionCall:
     """
 
     layer: int
-    module: nn.Module
+    module: Any
     query: Float[Tensor, "head query channel"]
     key: Float[Tensor, "kv_head key channel"]
     value: Float[Tensor, "kv_head key channel"]
@@ -73,8 +75,8 @@ class AttentionCall:
     def remove_rotation(self, rows: Tensor, columns: Tensor) -> None:
         """Score these edges with the query and key as they were before rotation."""
         if len(rows) and len(columns):
-            raw_query = self.unrotate(self.query[:, rows], self.positions[rows.cpu()])
-            raw_key = self.unrotate(self.key[:, columns], self.key_positions[columns.cpu()])
+            raw_query = self.unrotate(self.query[:, rows], self.positions[rows.cpu().numpy()])
+            raw_key = self.unrotate(self.key[:, columns], self.key_positions[columns.cpu().numpy()])
             self._plain.append((rows, columns, raw_query, raw_key))
 
     @property
@@ -117,36 +119,48 @@ class AttentionCall:
             self._weights = {key: self.scores(rows).softmax(-1)}
         return self._weights[key]
 
-    def tiles(self, size: int = TILE) -> Iterator[tuple[int, int, int, int, Tensor]]:
-        """All rows in tiles: (head, start, stop, clean, scores [row, key]), no n x n matrix.
+    def tiles(self) -> Iterator[tuple[slice, int, int, int, Tensor]]:
+        """All rows in tiles: (heads, start, stop, clean, scores [head, row, key]).
 
-        Columns after the last one that a tile can see are left out; columns before `clean` are
-        seen by every row of the tile. The scores are a buffer that the next tile overwrites.
+        Scores are in units of log 2, so that weights are `exp2` of them (faster than `exp`), in a
+        buffer that the next tile overwrites. Columns after the last one that a tile can see are
+        left out; columns before `clean` are seen by every row of the tile.
         """
         rows, columns = self.query.shape[1], self.key.shape[1]
-        edits = {int(row) for row in self.edited}
+        together = self.heads if self.query.is_cuda else self.group_size
+        size = TILE if self.query.is_cuda else max(1, TILE // together)
         simple = self.mask is None and self.softcap is None and rows == columns and self.causal
-        buffer = torch.empty(size * columns, device=self.query.device)
+        edited = self.edited.unique().tolist() if simple else range(0, rows, size)
+        general = {row // size * size for row in edited}
+        for start in sorted(general):
+            every = torch.arange(start, min(start + size, rows), device=self.query.device)
+            for part in every.split(max(1, size * together // self.heads)):
+                first, last = int(part[0]), int(part[-1])
+                yield slice(0, self.heads), first, last + 1, 0, self.scores(part) * LOG2E
+        if not simple:
+            return
+        buffer = torch.empty(together * size * columns, device=self.query.device)
         triangle = torch.full((size, size), float("-inf"), device=self.query.device).triu(1)
-        for start in range(0, rows, size):
-            stop = min(start + size, rows)
-            if not simple or not edits.isdisjoint(range(start, stop)):
-                general = self.scores(torch.arange(start, stop, device=self.query.device))
-                yield from ((head, start, stop, 0, general[head]) for head in range(self.heads))
-                continue
-            for head in range(self.heads):
-                scores = buffer[: (stop - start) * stop].view(stop - start, stop)
-                query = self.query[head, start:stop].float() * self.scaling
-                key = self.key[head // self.group_size, :stop].float()
-                torch.mm(query, key.t(), out=scores)
-                scores[:, start:stop] += triangle[: stop - start, : stop - start]
-                yield head, start, stop, start, scores
+        for head in range(0, self.heads, together):
+            shared = slice(head // self.group_size, (head + together) // self.group_size)
+            key = self.key[shared].float()
+            heads = slice(head, head + together)
+            for start in range(0, rows, size):
+                if start in general:
+                    continue
+                stop = min(start + size, rows)
+                query = self.query[heads, start:stop].float() * (self.scaling * LOG2E)
+                query = query.reshape(len(key), -1, query.shape[-1])
+                scores = buffer[: together * (stop - start) * stop].view(len(key), -1, stop)
+                torch.bmm(query, key[:, :stop].mT, out=scores)
+                scores = scores.view(together, stop - start, stop)
+                scores[:, :, start:] += triangle[: stop - start, : stop - start]
+                yield heads, start, stop, start, scores
 
-    def redo(self, output: Tensor) -> Tensor:
-        """The attention function's output with the edited rows computed anew."""
-        rows = self.edited
+    def redo(self, output: Tensor, rows: Tensor) -> Tensor:
+        """The attention function's output with some rows computed anew, edits applied."""
         output = output.clone()
-        for part in rows.split(TILE):
+        for part in rows.split(TILE // 4):
             weights = self.scores(part).softmax(-1).nan_to_num()
             grouped = weights.view(self.key.shape[0], -1, *weights.shape[1:])
             mixed = (grouped @ self.value.float()[:, None]).flatten(0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,8 @@ def collect(session: Session) -> xr.Dataset:
     for name, array in arrays.items():
         missing = {d: list(v) for d, v in union.items() if d in array.dims}
         if any(array.sizes[dim] != len(labels) for dim, labels in missing.items()):
-            arrays[name] = array.reindex(missing)
+            none: Any = "" if array.dtype.kind == "U" else np.nan
+            arrays[name] = array.reindex(missing, fill_value=none)
     return xr.Dataset(arrays)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from probe.engine.memory import refuse
 from probe.engine.result import Run
 from probe.engine.session import Session
 from probe.errors import ProbeError
-from probe.spec import Spec
 
 if TYPE_CHECKING:
     from probe.models.encode import Example
@@ -64,20 +63,20 @@ def run(
     )
 
 
-def as_list(items: Sequence | Spec, kind: type) -> list:
+def as_list(items: Any, kind: type) -> list:
     """Captures or ablations as a list; recipes inside it are flattened.
 
     Raises:
         ProbeError: something else among them.
     """
     flat: list = []
-    for item in [items] if isinstance(items, Spec) else items:
+    for item in items if isinstance(items, list | tuple) else [items]:
         flat.extend(item if isinstance(item, list | tuple) else [item])
     wrong = next((item for item in flat if not isinstance(item, kind)), None)
     if wrong is not None:
         raise ProbeError(
-            f"{wrong!r} is not a {kind.__name__.lower()}; `probe captures` and "
-            "`probe ablations` list what there is"
+            f"{wrong!r} is not {'an ablation' if kind is Ablation else 'a capture'}; "
+            "`probe captures` and `probe ablations` list what there is"
         )
     return flat
 

@@ -58,8 +58,9 @@ def generate(
         session.finish()
     count = len(x.layout)
     new = out.sequences[0, count:].cpu()
+    session.emitted = new.tolist()
     logits = torch.stack([step[0] for step in out.logits]).float().cpu()
-    if not torch.isfinite(logits).any(-1).all() or logits.isnan().any():
+    if not torch.isfinite(logits).all():
         raise explain(model, x, ablations)
     pieces = model.decode_each(new.tolist())
     layout = replace(x.layout.extend(len(new)), tokens=x.layout.tokens + tuple(pieces))
@@ -87,5 +88,6 @@ def _check(x: Example, max_new_tokens: int, settings: dict[str, Any]) -> None:
     several = settings.get("num_beams", 1) != 1 or settings.get("num_return_sequences", 1) != 1
     if several:
         raise ProbeError("generate: one sequence at a time; use num_beams=1 and call it again")
-    if settings.get("cache_implementation") or settings.get("prefill_chunk_size"):
+    chunked = settings.get("cache_implementation") or settings.get("prefill_chunk_size")
+    if chunked or not settings.get("use_cache", True):
         raise ProbeError("generate: only the dynamic cache without chunked prefill is supported")

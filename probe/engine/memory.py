@@ -71,7 +71,7 @@ def _free(model: VideoModel) -> int | None:
     return None
 
 
-def _readable(size: float) -> str:
+def _readable(size: int | float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class Run:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to a zarr folder; `probe.open` reads it.
+        """Write everything to a zarr folder, whole or not at all; `probe.open` reads it.
 
         Raises:
             ProbeError: a folder that cannot be written, or one that is there already.
@@ -96,11 +97,19 @@ class Run:
             coords={"readout": self.readout},
             attrs={"run": json.dumps(header)},
         )
+        part = path.with_name(f".{path.name}.part")
+        # Format 3 has no specification for arrays of text yet, and zarr warns of it.
+        how: dict[str, Any] = {"mode": "a", "consolidated": False, "zarr_format": 2}
         try:
-            values.to_zarr(path, group="run", mode="w", consolidated=False)
-            self.data.to_zarr(path, group="data", mode="a", consolidated=False)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
+            values.to_zarr(part, group="run", **how)
+            self.data.to_zarr(part, group="data", **how)
+            part.rename(path)
         except OSError as error:
-            raise ProbeError(f"{path}: cannot be written ({error.strerror})") from None
+            raise ProbeError(f"{path}: cannot be written ({error.strerror or error})") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return path
 
     def _texts(self, ids: list[int]) -> list[str]:
@@ -123,12 +132,14 @@ def open_run(path: str | Path) -> Run:
         header = json.loads(values.attrs["run"])
     except (OSError, KeyError, ValueError):
         raise ProbeError(f"{path}: not a run saved by probe") from None
-    sizes = header["cost"]
+    sizes: dict[str, Any] = header["cost"]
+    for name in ("length", "kv_length"):
+        sizes[name] = tuple(sizes[name])
     return Run(
         data=data,
         logits=values["logits"].values,
         kept=values["kept"],
-        cost=Cost(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}),
+        cost=Cost(**sizes),
         layout=None,
         text=header["text"],
         tokens=header["tokens"],

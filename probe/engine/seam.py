@@ -44,7 +44,7 @@ def attention(
 
 def install(module: nn.Module) -> Any:
     """Point one attention module at the seam; returns its own config, to be put back."""
-    own = module.config
+    own: Any = module.config
     if own._attn_implementation == NAME:
         raise ProbeError("this model is in use by another run; load it once a run")
     swapped = copy.copy(own)

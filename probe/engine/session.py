@@ -33,6 +33,7 @@ class Session:
         step: number of the forward pass: 0 is the prompt.
         positions: per layer, the layout positions of the rows of this forward.
         present: per layer, the layout positions in the layer (its keys), rows of all steps.
+        emitted: after `generate`, the token of each step.
         force: take the full path even where an ablation is neutral (for tests).
     """
 
@@ -52,6 +53,7 @@ class Session:
         self.step = -1
         self.positions: list[np.ndarray] = []
         self.present: list[np.ndarray] = [np.zeros(0, np.int64)] * model.n_layers
+        self.emitted: list[int] = []
         self.sweep = Sweep()
         self.captures = [(capture, capture.start(self)) for capture in captures]
         started = [(ablation, ablation.start(self)) for ablation in ablations]
@@ -112,6 +114,8 @@ class Session:
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """A forward starts: which positions are its rows, and their explicit position ids."""
+        if seam.current.get() is not self:
+            raise ProbeError(f"{self.model.name}: in use by another run; load it once a run")
         x = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else None
         shape = (x if x is not None else kwargs["input_ids"]).shape
         cache = kwargs.get("past_key_values")
@@ -208,8 +212,9 @@ class Session:
         )
         for ablation, state in self.ablations:
             ablation.edit(self, state, call)
-        if len(call.edited):
-            output = call.redo(output)
+        rows = call.index(call.positions) if self.force else call.edited
+        if len(rows):
+            output = call.redo(output, rows)
         call.output = output[0]
         if self.step == 0:
             for ablation, state in self.ablations:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from probe.video import Clip
 
 
+_MARK = "\ue000probe\ue000"
+
+
 @dataclass(frozen=True)
 class Example:
     """One encoded example.
@@ -59,24 +62,42 @@ def encode(
 
     if not question or not question.strip():
         raise ProbeError("the question is empty; ask something, for example --ask 'What moves?'")
-    question = question.strip()
-    lines = [f"{chr(65 + number)}. {option}" for number, option in enumerate(options or ())]
+    question, system = question.strip(), (system or "").strip()
+    lines = [
+        f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options or ())
+    ]
     asked = "\n".join([question, *lines])
-    content = [{"type": "video"}] if clip is not None else []
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
-    if system:
-        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    inputs = dict(processor(text=[prompt], return_tensors="pt", **_video_arguments(clip)))
-    video_id = getattr(hf.config, family.video_token)
     tokenizer = processor.tokenizer
+    video_id = getattr(hf.config, family.video_token)
+    placeholder = tokenizer.convert_ids_to_tokens(video_id)
+    _check_placeholders(hf.config, tokenizer, placeholder, asked + system)
+
+    def render(asked: str, system: str) -> str:
+        content = [{"type": "video"}] if clip is not None else []
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
+        if system:
+            text = [{"type": "text", "text": system}]
+            messages.insert(0, {"role": "system", "content": text})
+        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    prompt = render(asked, system)
+    inputs = dict(processor(text=[prompt], return_tensors="pt", **_video_arguments(clip)))
     ids = inputs["input_ids"][0]
-    text, offsets = _offsets(tokenizer, prompt, ids, video_id)
-    spans = {"question": _span(text, question, "question")}
+    repeated = int((ids == video_id).sum())
+
+    def expand(text: str) -> str:
+        return text.replace(placeholder, placeholder * repeated) if repeated else text
+
+    text = expand(prompt)
+    offsets = _offsets(tokenizer, text, ids)
+    start = _find(text, expand(render(_MARK, system)), asked, "question")
+    spans = {"question": (start, start + len(question))}
     for number, line in enumerate(lines, 1):
-        spans[f"option {number}"] = _span(text, line, f"option {number}")
+        before = spans["question" if number == 1 else f"option {number - 1}"][1] + 1
+        spans[f"option {number}"] = (before, before + len(line))
     if system:
-        spans["system"] = _span(text, system.strip(), "system prompt")
+        start = _find(text, expand(render(asked, _MARK)), system, "system prompt")
+        spans["system"] = (start, start + len(system))
     role = _roles(offsets, spans)
     inputs["position_ids"] = torch.arange(len(ids))[None]
     inputs = {
@@ -136,25 +157,34 @@ def _video_arguments(clip: Clip | None) -> dict[str, Any]:
     return {"videos": [frames], "do_sample_frames": False, "video_metadata": [metadata]}
 
 
-def _offsets(tokenizer: Any, prompt: str, ids: torch.Tensor, video_id: int) -> tuple[str, list]:
-    """The prompt with placeholders expanded as the processor did, and each token's characters."""
-    placeholder = tokenizer.convert_ids_to_tokens(video_id)
-    repeated = int((ids == video_id).sum())
-    text = prompt.replace(placeholder, placeholder * repeated, 1) if repeated else prompt
+def _check_placeholders(config: Any, tokenizer: Any, video: str, text: str) -> None:
+    image_id = getattr(config, "image_token_id", None)
+    images = [] if image_id is None else [tokenizer.convert_ids_to_tokens(image_id)]
+    for placeholder in [video, *images]:
+        if placeholder in text:
+            raise ProbeError(
+                f"the question must not contain {placeholder}, the placeholder of a video or an "
+                "image; write it another way"
+            )
+
+
+def _offsets(tokenizer: Any, text: str, ids: torch.Tensor) -> list[tuple[int, int]]:
+    """Each token's characters in the prompt whose placeholders are expanded."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     if encoded["input_ids"] != ids.tolist():
-        raise ProbeError(
-            "the processor expands this prompt in a way the layout does not know; "
-            "a question must not contain the placeholder of a video or an image"
-        )
-    return text, encoded["offset_mapping"]
+        raise ProbeError("the processor expands this prompt in a way the layout does not know")
+    return encoded["offset_mapping"]
 
 
-def _span(text: str, part: str, what: str) -> tuple[int, int]:
-    start = text.rfind(part)
-    if start < 0:
+def _find(text: str, marked: str, part: str, what: str) -> int:
+    """Where `part` starts in the prompt; `marked` is the prompt with a mark in its place.
+
+    A search for the words themselves would find them in the template too ("user", "a").
+    """
+    end = len(text) - len(marked.partition(_MARK)[2])
+    if _MARK not in marked or text[end - len(part) : end] != part:
         raise ProbeError(f"the chat template of this checkpoint does not keep the {what}")
-    return start, start + len(part)
+    return end - len(part)
 
 
 def _roles(offsets: list, spans: dict[str, tuple[int, int]]) -> np.ndarray:

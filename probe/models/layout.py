@@ -84,7 +84,7 @@ class Layout:
             for f in (self.video.frames if self.video else ())
         )
 
-    def select(self, what: selection.Selection) -> Int[np.ndarray, positions]:
+    def select(self, what: selection.Selection) -> Int[np.ndarray, " selected"]:
         """Positions that a selection names, sorted.
 
         Grammar: a role, `text`, `all`, `last`, `readout`, `frame 3`, `frames 2-5`,
@@ -128,7 +128,8 @@ class Layout:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: position, token, role, group, frame, row, col, source_frame,
-        start_s, end_s. Seconds run from the first frame of the group to the end of the last."""
+        start_s, end_s. Seconds run from the first frame of the group to the end of the last.
+        """
         import pandas as pd
 
         first = np.full(len(self), -1)
@@ -154,7 +155,7 @@ class Layout:
         )
 
     def paint(
-        self, vector: Float[np.ndarray, position], size: tuple[int, int] | None = None
+        self, vector: np.ndarray, size: tuple[int, int] | None = None
     ) -> Float[np.ndarray, "time height width"]:
         """Values of the video tokens painted back onto the frames.
 

@@ -45,7 +45,10 @@ def resolve(name: str) -> str | Path:
     from probe import testbed
 
     if name.startswith("hf:"):
-        return name.removeprefix("hf:")
+        hub_id = name.removeprefix("hf:")
+        if Path(hub_id).is_dir():  # transformers would take it instead of the hub's
+            raise ProbeError(f"{name}: {hub_id} is a folder here; run from another directory")
+        return hub_id
     if name.startswith("testbed/"):
         short = name.removeprefix("testbed/")
         if short in testbed.names():
@@ -53,7 +56,7 @@ def resolve(name: str) -> str | Path:
         there = ", ".join(f"testbed/{known}" for known in testbed.names())
         raise ProbeError(f"{name}: no such built-in checkpoint; there is {there}")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ProbeError(
@@ -66,6 +69,7 @@ def resolve(name: str) -> str | Path:
 def _from_pretrained(name: str, path: str, processor: Any, hf_kwargs: dict) -> VideoModel:
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     _check_folder(name, path)
     shared = {key: hf_kwargs[key] for key in ("revision", "trust_remote_code") if key in hf_kwargs}
@@ -74,17 +78,29 @@ def _from_pretrained(name: str, path: str, processor: Any, hf_kwargs: dict) -> V
     except (OSError, ValueError) as error:
         raise ProbeError(f"{name}: cannot be loaded: {_first_line(error)}") from error
     family = family_of(config.model_type, name)
-    if "device_map" not in hf_kwargs and torch.cuda.is_available():
-        hf_kwargs = {"device_map": "cuda"} | hf_kwargs
     on_gpu = torch.cuda.is_available() and hf_kwargs.get("device_map") != "cpu"
     hf_kwargs = {"dtype": "auto" if on_gpu else torch.float32} | hf_kwargs
+    device = hf_kwargs.get("device_map", "cuda" if on_gpu else "cpu")
+    whole = "quantization_config" not in hf_kwargs and str(device).startswith(
+        ("cpu", "cuda", "mps")
+    )
+    if whole:  # a device map, even of one device, would need accelerate
+        hf_kwargs.pop("device_map", None)
     model_class = getattr(transformers, family.model_class)
     try:
-        hf = model_class.from_pretrained(path, use_safetensors=True, **hf_kwargs)
+        hf, info = model_class.from_pretrained(
+            path, use_safetensors=True, output_loading_info=True, **hf_kwargs
+        )
+        hf = hf.to(device) if whole else hf
         if processor is None:
             processor = transformers.AutoProcessor.from_pretrained(path, **shared)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ProbeError(f"{name}: cannot be loaded: {_first_line(error)}") from error
+    if info["missing_keys"]:  # transformers fills them with random numbers and a warning
+        raise ProbeError(
+            f"{name}: {len(info['missing_keys'])} weights are missing from the checkpoint, for "
+            f"example {sorted(info['missing_keys'])[0]}; download it again"
+        )
     return _wrap(hf.eval(), processor, name)
 
 
@@ -95,12 +111,12 @@ def _check_folder(name: str, path: str) -> None:
     if not (folder / "config.json").is_file():
         raise ProbeError(f"{name}: the folder has no config.json; give a checkpoint's folder")
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError:
+        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError):
         raise ProbeError(
             f"{name}: config.json is not JSON; download the checkpoint again"
         ) from None
-    family_of(str(config.get("model_type")), name)
+    family_of(str(model_type), name)
     if not list(folder.glob("*.safetensors")):
         pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
         found = f"only pickle weights ({pickles[0].name})" if pickles else "no weights"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
-    from probe.models.layout import Layout
+    from probe.models.layout import Layout, VideoGrid
 
 Selection = str | int | Sequence[int] | np.ndarray
 Edge = str | tuple[Selection, Selection]
@@ -19,16 +19,22 @@ Edges = Edge | Sequence[Edge]
 Partition = str | Sequence[str]
 
 _VISUAL = ("video", "newline", "image")
+_OF_A_CLIP = r"video|newline|image|(?:frames?|seconds|box) .*"
 _NUMBER = r"\d+(?:\.\d+)?"
+
+
+class NoClip(ProbeError):
+    """Visual tokens are selected in a prompt without a clip; ablations of them are neutral."""
 
 
 def select(layout: Layout, what: Selection) -> np.ndarray:
     """Positions named by a selection; see `Layout.select`."""
     if not isinstance(what, str):
-        found = np.unique(np.atleast_1d(np.asarray(what, dtype=np.int64)))
-        if found.size == 0 or found[0] < 0 or found[-1] >= len(layout):
+        found = np.unique(np.asarray(what))
+        whole = found.size and found.dtype.kind in "iu"
+        if not whole or found[0] < 0 or found[-1] >= len(layout):
             raise ProbeError(f"selection {what!r}: positions are 0 to {len(layout) - 1}")
-        return found
+        return found.astype(np.int64)
     pieces = re.split(r"\s+([+&-])\s+", what.strip())
     found = _term(layout, pieces[0])
     for operator, term in zip(pieces[1::2], pieces[2::2], strict=True):
@@ -42,21 +48,33 @@ def select(layout: Layout, what: Selection) -> np.ndarray:
 
 def edges(layout: Layout, spec: Edges) -> list[tuple[np.ndarray, np.ndarray]]:
     """Source and destination positions of each edge; see `Layout.edges`."""
-    single = isinstance(spec, str) or (
-        isinstance(spec, tuple) and len(spec) == 2 and not any("->" in str(end) for end in spec)
-    )
+    if not isinstance(spec, str | list | tuple):
+        raise ProbeError(f'edges {spec!r}: write them as "video -> question"')
     found = []
-    for edge in [spec] if single else list(spec):
-        ends = re.split(r"\s*->\s*", edge.strip()) if isinstance(edge, str) else list(edge)
-        if len(ends) != 2:
+    for edge in [spec] if _is_edge(spec) else list(spec):
+        ends: Any = re.split(r"\s*->\s*", edge.strip()) if isinstance(edge, str) else edge
+        if not isinstance(ends, list | tuple) or len(ends) != 2:
             raise ProbeError(f'edge "{edge}": write it as "video -> question"')
-        source = select(layout, ends[0])
-        into = "readout" if ends[1] == "answer" else ends[1]
-        destination = select(layout, into)
+        into = "readout" if isinstance(ends[1], str) and ends[1] == "answer" else ends[1]
+        try:
+            source, destination = select(layout, ends[0]), select(layout, into)
+        except NoClip:
+            continue
         if source[0] > destination[-1]:
             raise ProbeError(f'edge "{edge}" selects nothing: its source comes after its end')
         found.append((source, destination))
     return found
+
+
+def _is_edge(spec: Edges) -> bool:
+    """One edge, and not a list of them: a string, or a pair of ends."""
+    if isinstance(spec, str):
+        return True
+    return len(spec) == 2 and not any(
+        (isinstance(end, tuple | list) and any(isinstance(part, str) for part in end))
+        or (isinstance(end, str) and "->" in end)
+        for end in spec
+    )
 
 
 def partition(layout: Layout, by: Partition) -> dict[str, np.ndarray]:
@@ -102,39 +120,38 @@ def _term(layout: Layout, term: str) -> np.ndarray:
         if first > final or final >= len(layout):
             raise ProbeError(f'"{term}": positions are 0 to {len(layout) - 1}')
         return np.arange(first, final + 1)
+    grid = layout.video
+    if grid is None:
+        wrong = NoClip if re.fullmatch(_OF_A_CLIP, term) else ProbeError
+        raise wrong(f'selection "{term}": this prompt has no clip; {_labels(layout)}')
     if match := re.fullmatch(r"frames? (\d+)(?:-(\d+))?", term):
-        return _frames(layout, term, int(match[1]), int(match[2] or match[1]))
+        return _frames(layout, grid, term, int(match[1]), int(match[2] or match[1]))
     if match := re.fullmatch(rf"seconds ({_NUMBER})-({_NUMBER})", term):
-        return _seconds(layout, float(match[1]), float(match[2]))
+        return _seconds(layout, grid, float(match[1]), float(match[2]))
     box = rf"box ({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER})(?: (frames? .+))?"
     if match := re.fullmatch(box, term):
-        inside = _box(layout, *(float(match[i]) for i in range(1, 5)))
+        inside = _box(layout, grid, *(float(match[i]) for i in range(1, 5)))
         return np.intersect1d(inside, _term(layout, match[5])) if match[5] else inside
     raise ProbeError(f'selection "{term}" is not known; {_labels(layout)}')
 
 
-def _frames(layout: Layout, term: str, first: int, final: int) -> np.ndarray:
+def _frames(layout: Layout, grid: VideoGrid, term: str, first: int, final: int) -> np.ndarray:
     count = len(layout.seconds)
-    if layout.video is None or first > final or final >= count:
-        there = f"frames 0 to {count - 1}" if count else "no frames"
-        raise ProbeError(f'"{term}": the model was given {there}')
-    groups = [g for g, f in enumerate(layout.video.frames) if f[-1] >= first and f[0] <= final]
+    if first > final or final >= count:
+        raise ProbeError(f'"{term}": the model was given frames 0 to {count - 1}')
+    groups = [g for g, f in enumerate(grid.frames) if f[-1] >= first and f[0] <= final]
     return np.flatnonzero(np.isin(layout.group, groups) & (layout.role == "video"))
 
 
-def _seconds(layout: Layout, start: float, end: float) -> np.ndarray:
-    inside = np.flatnonzero((layout.seconds < end) & (layout.ends > start))
-    if layout.video is None or not inside.size:
-        return np.zeros(0, np.int64)
-    groups = [g for g, f in enumerate(layout.video.frames) if np.isin(f, inside).any()]
+def _seconds(layout: Layout, grid: VideoGrid, start: float, end: float) -> np.ndarray:
+    shown = (layout.seconds < end) & (layout.ends > start) | (layout.seconds == start)
+    groups = [g for g, f in enumerate(grid.frames) if shown[list(f)].any()]
     return np.flatnonzero(np.isin(layout.group, groups) & (layout.role == "video"))
 
 
-def _box(layout: Layout, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    if layout.video is None:
-        return np.zeros(0, np.int64)
+def _box(layout: Layout, grid: VideoGrid, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     height, width = layout.frame_size
-    rows, cols = layout.video.row_edges * height, layout.video.col_edges * width
+    rows, cols = grid.row_edges * height, grid.col_edges * width
     hit_rows = np.flatnonzero((rows[:, 0] < y1) & (rows[:, 1] > y0))
     hit_cols = np.flatnonzero((cols[:, 0] < x1) & (cols[:, 1] > x0))
     return np.flatnonzero(np.isin(layout.row, hit_rows) & np.isin(layout.col, hit_cols))

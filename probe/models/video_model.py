@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.models.encode import Example, append, continuation, encode
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from probe.video import Clip
 
 
+# By the model underneath: two VideoModels may share one.
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+
+
 class VideoModel:
     """A video multimodal LLM and what probe knows about it.
 
@@ -36,7 +41,7 @@ class VideoModel:
 
     def __init__(self, hf: Any, processor: Any, family: Family, name: str) -> None:
         self.hf, self.processor, self.family, self.name = hf, processor, family, name
-        self.lock = threading.Lock()
+        self.lock = _locks.setdefault(hf, threading.Lock())
         config = hf.config.get_text_config()
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
@@ -51,22 +56,22 @@ class VideoModel:
         )
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The text decoder."""
         return module(self.hf, self.family.decoder)
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The decoder's layers."""
         return self.decoder.layers
 
     @property
-    def vision(self) -> nn.Module:
+    def vision(self) -> Any:
         """The vision tower."""
         return module(self.hf, self.family.vision)
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The unembedding."""
         return module(self.hf, self.family.head)
 
@@ -182,9 +187,11 @@ class VideoModel:
         """The single token that `text` is when it continues the prompt of `x`; an id is itself.
 
         Raises:
-            ProbeError: more than one token.
+            ProbeError: not exactly one token, or an id that the vocabulary does not have.
         """
         if isinstance(text, int):
+            if not 0 <= text < self.head.weight.shape[0]:
+                raise ProbeError(f"{owner}: there is no token id {text} in the vocabulary")
             return text
         found = continuation(self.tokenizer, x.prompt, text)
         if len(found) != 1:

@@ -33,7 +33,7 @@ def generated_tokens(
     places = np.arange(len(values))
     ax.bar(places, values, 0.72, color=ACCENT)
     names = [printable(token, 14) for token in tokens["token"]]
-    crowded = len(names) > 14 or max(map(len, names)) > 9
+    crowded = len(names) > 14 or max(map(len, names), default=0) > 9
     ax.set_xticks(places, names)
     if crowded:
         for tick in ax.get_xticklabels():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ def attention_map(
     mass: xr.DataArray,
     query: str = "last",
     *,
-    seconds: Sequence[float] | None = None,
+    seconds: Sequence[float] | np.ndarray | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Attention of one query group by layer and frame, mean over heads.
@@ -93,7 +93,7 @@ def layer_profile(
     return ax.figure
 
 
-def layer_ticks(ax: Axes, layers: Sequence[int], most: int = 8) -> None:
+def layer_ticks(ax: Axes, layers: Iterable, most: int = 8) -> None:
     """Ticks along x at every layer, or at every n-th so that about `most` remain."""
     places = [int(layer) for layer in layers]
     ax.set_xticks(places[:: -(-len(places) // most)])
@@ -126,6 +126,7 @@ def color_bar(ax: Axes, mesh: Any, label: str) -> None:
     """A thin scale to the right of the axes."""
     bar = ax.figure.colorbar(mesh, ax=ax, aspect=28, pad=0.02, fraction=0.06)
     bar.set_label(label)
+    bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.2)
     bar.outline.set_linewidth(0.4)
     bar.outline.set_edgecolor(QUIET)
     bar.ax.tick_params(length=2)

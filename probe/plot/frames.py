@@ -25,7 +25,7 @@ def frame_strip(
     frames: UInt8[np.ndarray, "time height width 3"],
     painted: Float[np.ndarray, "time height width"],
     *,
-    seconds: Sequence[float],
+    seconds: Sequence[float] | np.ndarray,
     label: str,
     evidence: Evidence = (),
     width: float = DOUBLE,

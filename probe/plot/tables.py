@@ -24,7 +24,7 @@ def frame_labels(labels: Iterable) -> list[str]:
 
 
 def short(label: str) -> str:
-    """ "frame 3" as "3" and "frames 2-3" as "2–3", for an axis that says frame."""
+    """A label for an axis that says frame: "frame 3" as "3", "frames 2-3" as "2–3"."""
     match = _FRAMES.fullmatch(label)
     if match is None:
         return label

@@ -174,7 +174,6 @@ def steps() -> Iterator[Callable[[str], None]]:
     """A line that names the step at work; nothing where the output is not a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # one line says what is at work; theirs would break it

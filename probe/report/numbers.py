@@ -44,11 +44,13 @@ def fixed(value: Any, decimals: int = 2) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share as a percentage: 0.4 %, 12 %, 100 %."""
+    """A share as a percentage: < 0.1 %, 0.4 %, 12 %, 100 %."""
     value = _float(value)
     if value is None:
         return "–"
     share = 100 * value
+    if 0 < share < 0.05:
+        return "< 0.1 %"
     whole = share == 0 or abs(share) >= 9.95
     return f"{fixed(share, 0 if whole else 1)} %"
 

@@ -37,6 +37,7 @@ def render_page(findings: Findings) -> str:
             script="\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS),
             data=embed(payload(findings)),
             frames=pictures(findings.clip.frames),
+            source=Path(findings.clip.source).name,
             of=title_of(findings.target, findings.versus),
             probability=confidence(findings),
             verdict=verdict(findings.answer, findings.gold),
@@ -67,7 +68,7 @@ def confidence(findings: Findings) -> float | None:
 
 
 def verdict(answer: str, gold: str | None) -> str | None:
-    """ "right", "partly" (the right answer is among the words), "wrong", or None where unknown."""
+    """Is it "right", "partly" (the right answer is among its words) or "wrong"? None: unknown."""
     if gold is None:
         return None
     said, right = (" ".join(re.findall(r"\w+", text.casefold())) for text in (answer, gold))
@@ -82,7 +83,7 @@ def bar(value: float, low: float, high: float) -> str:
     width = high - low or 1.0
     start, end = sorted((0.0, float(value)))
     left, right = (min(max((x - low) / width, 0), 1) for x in (start, end))
-    places = {"from": left, "wide": right - left, "zero": -low / width}
+    places = {"from": left, "wide": right - left, "zero": abs(low) / width}
     return ";".join(f"--{name}:{100 * share:.2f}%" for name, share in places.items())
 
 
@@ -152,7 +153,20 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name} · ")
-        elif isinstance(value, str):
-            yield f"{before}{name}", value
-        else:
-            yield f"{before}{name}", json.dumps(value, ensure_ascii=False, default=str)
+        elif value is not None and value != [] and value != ():
+            yield f"{before}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    """A setting as a reader wants it; a list of captures or ablations has a line for each."""
+    if isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value):
+        return "\n".join(
+            " ".join(
+                [
+                    str(item.get("kind", "")),
+                    *(f"{k}={_text(v)}" for k, v in item.items() if k != "kind"),
+                ]
+            )
+            for item in value
+        )
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

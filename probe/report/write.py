@@ -124,11 +124,11 @@ def _fill(findings: Findings, folder: Path) -> None:
     save_data(findings, folder / "data.zarr")
     drawn = sorted(p.relative_to(folder).as_posix() for p in folder.glob("figures/*"))
     manifest: dict[str, Any] = {
+        **findings.manifest,
         "kind": KIND,
         "model": findings.model,
         "question": findings.question,
         "answer": findings.answer,
-        **findings.manifest,
         "files": [*drawn, "data.zarr", "report.html"],
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)

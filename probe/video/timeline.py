@@ -61,7 +61,7 @@ def scan(path: Path, stream: int | None) -> Timeline:
         number = video.index
     shown = [packet for packet in packets if not packet.discard]
     pts = [packet.pts for packet in shown]
-    if not packets or None in pts or len(set(pts)) < len(pts) or not shown:
+    if not shown or None in pts or len(set(pts)) < len(pts):
         return rescan(path, number, lack)
     shown.sort(key=lambda packet: packet.pts)
     keys = [(i, p.dts) for i, p in enumerate(shown) if p.key and p.dts is not None]
@@ -97,7 +97,7 @@ def rescan(path: Path, stream: int, lack: str | None) -> Timeline:
         tick = float(video.time_base or 0)
     if not pts:
         raise ProbeError(f"{path}: not one frame of it can be decoded; copy it again")
-    known = None not in pts and len(set(pts)) == len(pts)
+    known = None not in pts and (len(pts) == 1 or min(pts) < max(pts))
     # decoders give frames in the order they are shown, also where a container's times are not
     seconds = np.sort(np.array(pts)) * tick if known else np.arange(len(pts)) / rate
     if errors:
@@ -183,6 +183,9 @@ def _lack(
         return f"ends early: {missing} bytes that it declares are missing"
     if found.broken:
         return "is damaged: a part of it cannot be read"
+    lead = next((number for number, packet in enumerate(packets) if packet.key), 0)
+    if lead:
+        return f"begins in the middle: its first {lead} frames build on others that are not there"
     return None
 
 

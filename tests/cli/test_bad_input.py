@@ -18,7 +18,9 @@ from probe import testbed
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     frames = np.zeros((12, 64, 64, 3), np.uint8)
-    frames[np.arange(12), 20:40, 10:30] = np.linspace(40, 250, 12, dtype=np.uint8)[:, None, None, None]
+    frames[np.arange(12), 20:40, 10:30] = np.linspace(40, 250, 12, dtype=np.uint8)[
+        :, None, None, None
+    ]
     testbed.write_clip(path, frames)
     return path
 
@@ -40,7 +42,10 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
 
 
 def bad_files(folder: Path, clip: Path) -> dict[str, tuple[Path, str]]:
-    made = {name: folder / name for name in ("folder.mp4", "empty.mp4", "text.mp4", "sound.mp4", "cut.mp4")}
+    made = {
+        name: folder / name
+        for name in ("folder.mp4", "empty.mp4", "text.mp4", "sound.mp4", "cut.mp4")
+    }
     made["folder.mp4"].mkdir()
     made["empty.mp4"].touch()
     made["text.mp4"].write_text("this is not a video\n" * 50)
@@ -124,7 +129,11 @@ def test_family_without_layout_and_pickles(clip: Path, tmp_path: Path) -> None:
 
 
 def test_lists(tmp_path: Path) -> None:
-    for what, word in (("models", "llava_onevision"), ("captures", "AttentionMass"), ("ablations", "fastv")):
+    for what, word in (
+        ("models", "llava_onevision"),
+        ("captures", "AttentionMass"),
+        ("ablations", "fastv"),
+    ):
         done = probe(what, cwd=tmp_path)
         assert done.returncode == 0 and word in done.stdout
 
@@ -145,9 +154,10 @@ def _cut(source: Path, path: Path) -> None:
     import av
 
     whole = path.with_name("whole.mp4")
-    with av.open(str(source)) as old, av.open(
-        str(whole), "w", options={"movflags": "faststart"}
-    ) as new:
+    with (
+        av.open(str(source)) as old,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as new,
+    ):
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.dts is not None:

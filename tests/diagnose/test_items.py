@@ -32,7 +32,12 @@ def test_summarise_weighs_items_and_not_rows() -> None:
 
 @pytest.mark.parametrize(
     ("margins", "expected"),
-    [([0, 0, 10, 10, 10], 2), ([10, 10, 10, 10, 10], 0), ([0, 10, 0, 10, 10], 3), ([0, 0, 0, 0, 10], 4)],
+    [
+        ([0, 0, 10, 10, 10], 2),
+        ([10, 10, 10, 10, 10], 0),
+        ([0, 10, 0, 10, 10], 3),
+        ([0, 0, 0, 0, 10], 4),
+    ],
 )
 def test_droppable_from(margins: list[float], expected: int) -> None:
     table = pd.DataFrame({"layer": range(5), "margin": margins})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import xarray as xr
 
 from probe.models.layout import Layout, VideoGrid
 from probe.report.findings import Findings
+from probe.video import Clip
 
 LAYERS, HEADS, FRAMES, SIDE, PIXELS = 6, 4, 16, 6, 96
 QUESTION = "Which appears first, the red circle or the blue square?"
@@ -130,7 +130,7 @@ def _layout(shape: Shape) -> Layout:
     )
 
 
-def _clip(shape: Shape) -> SimpleNamespace:
+def _clip(shape: Shape) -> Clip:
     y, x = np.mgrid[: shape.height, : shape.width]
     base = np.stack([90 + 60 * y / shape.height, 95 + 50 * x / shape.width, 110 + 0 * x], -1)
     frames = np.repeat(base[None], shape.frames, 0)
@@ -143,7 +143,7 @@ def _clip(shape: Shape) -> SimpleNamespace:
             top = (0.4 + 0.2 * frame) * unit
             square = (abs(x - 0.75 * shape.width) < unit) & (abs(y - top - unit) < unit)
             frames[frame][square] = (40, 70, 200)
-    return SimpleNamespace(
+    return Clip(
         frames=frames.clip(0, 255).astype(np.uint8),
         seconds=np.arange(shape.frames) * 0.125,
         source_frames=np.arange(shape.frames) * 2,

@@ -9,7 +9,8 @@ const MARKERS = {
 const SHAPES = Object.keys(MARKERS);
 
 /** Axes with rules; returns the group to draw in and the two scales. */
-function frame(svg, { width, height, x, y, left = 46, right = 12, top = 10, bottom = 42 }) {
+function frame(svg, { width, height, x, y, right = 12, top = 10, bottom = 42 }) {
+  const left = 32 + 7.2 * Math.max(2, ...y.ticks.map(({ text }) => text.length));
   const toX = scale(...x.span, left, width - right, x.log);
   const toY = scale(...y.span, height - bottom, top);
   const group = draw("g");
