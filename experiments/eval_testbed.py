@@ -47,6 +47,8 @@ def main() -> None:
     for split in ("hidden", "counter-prior"):
         found = evaluate(model, split, count // 3, frames=16, seed=args.seed)
         tables[f"The {split} split, 16 frames ({count // 3} items)"] = found
+    found = evaluate(model, "neutral", count // 3, frames=16, seed=args.seed, twins=True)
+    tables[f"Neutral items where objects may share a colour ({count // 3} items)"] = found
     by_frames = {
         frames: evaluate(model, "neutral", count // 3, frames=frames, seed=args.seed + 1)
         for frames in (4, 6, 8, 12, 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers import (
 from probe.models.encode import Example, encode
 from probe.models.loading import load
 from probe.models.video_model import VideoModel
+from probe.video import Clip
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "
@@ -48,22 +49,10 @@ EVEN = Geometry()
 ODD = Geometry(layers=3, heads=6, kv_heads=3, width=48, image=70, tied=True)
 
 
-@dataclass
-class Frames:
-    """A clip as the encoder reads it."""
-
-    frames: np.ndarray
-    seconds: np.ndarray
-    source_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-
-def clip(count: int = 5, height: int = 40, width: int = 60, seed: int = 0) -> Frames:
+def clip(count: int = 5, height: int = 40, width: int = 60, seed: int = 0) -> Clip:
     """Noise, two frames a second, every third frame of its file."""
     frames = np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
-    return Frames(frames, np.arange(count) * 0.5, np.arange(count) * 3)
+    return Clip(frames, np.arange(count) * 0.5, np.arange(count) * 3, 6.0, "noise", count / 2)
 
 
 def example(model: VideoModel, frames: Any = 5, question: str = "What moves?", **more) -> Example:
@@ -110,7 +99,7 @@ def build(geometry: Geometry = EVEN, attention: str = "sdpa", seed: int = 0) -> 
             "num_key_value_heads": g.kv_heads,
             "vocab_size": len(words),
             "max_position_embeddings": 4096,
-            "initializer_range": 0.2,
+            "initializer_range": 0.15,
             "tie_word_embeddings": g.tied,
         },
         image_token_id=words.convert_tokens_to_ids("<image>"),

@@ -72,19 +72,25 @@ def _each(per_row: Tensor, rows: np.ndarray, wanted: np.ndarray) -> Tensor:
 
 def store(session: Session, state: dict, layer: int, value: Tensor) -> None:
     """Keep one layer's value of this step, in float32 on the CPU."""
-    state.setdefault("values", {})[session.step, layer] = value.float().cpu().numpy()
+    values = state.setdefault("values", {})
+    kept = value.float().cpu().numpy()
+    if not session.generating:  # straight into the result; untouched layers take no memory
+        if not values:
+            state["run"] = np.empty((session.model.n_layers, *kept.shape), np.float32)
+        state["run"][layer] = kept
+        kept = state["run"][layer]
+    values[session.step, layer] = kept
 
 
 def stack(session: Session, state: dict, layers: Sequence[int]) -> np.ndarray:
-    """[layer, ...] of what was stored, or [step, layer, ...] in `generate`; empties the store."""
+    """[layer, ...] of what was stored, or [step, layer, ...] in `generate`."""
     values = state["values"]
-    steps = max(step for step, _ in values) + 1
-    shape = values[0, layers[0]].shape
-    stacked = np.empty((steps, len(layers), *shape), np.float32)
-    for step in range(steps):
-        for number, layer in enumerate(layers):
-            stacked[step, number] = values.pop((step, layer))
-    return stacked if session.generating else stacked[0]
+    steps = range(max(step for step, _ in values) + 1)
+    found = [[values[step, layer] for layer in layers] for step in steps]
+    if session.generating:
+        return np.stack([np.stack(step) for step in found])
+    every = list(layers) == list(range(session.model.n_layers))
+    return state["run"] if every else np.stack(found[0])
 
 
 def array(

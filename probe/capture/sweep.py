@@ -25,19 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sweep:
-    """What is wanted of every row, and the statistics of the latest call."""
+    """What captures want of every row."""
 
     masses: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     received: dict[str, np.ndarray] = field(default_factory=dict)
     entropy: bool = False
-    _call: AttentionCall | None = None
-    _latest: Statistics | None = None
 
     def of(self, call: AttentionCall) -> Statistics:
-        """The statistics of a call, computed once."""
-        if self._latest is None or self._call is not call:
-            self._call, self._latest = call, sweep(call, self)
-        return self._latest
+        """The statistics of a call, computed once; they live as long as the call."""
+        if call.statistics is None:
+            call.statistics = sweep(call, self)
+        return call.statistics
 
 
 @dataclass

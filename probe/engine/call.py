@@ -29,6 +29,7 @@ class AttentionCall:
         scaling: factor on q . k.
         positions, key_positions: layout positions of the rows and columns.
         unrotate: (vectors [head, n, channel], positions) -> the vectors before rotation.
+        statistics: of every row, once a capture has asked for them (`probe.capture.sweep`).
         output: [query, head, channel] after the attention function, before the output projection.
     """
 
@@ -45,6 +46,7 @@ class AttentionCall:
     softcap: float | None
     unrotate: Callable[[Tensor, np.ndarray], Tensor]
     output: Tensor = field(default_factory=lambda: torch.empty(0))
+    statistics: Any = None
     _weights: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _cuts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)

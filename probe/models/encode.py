@@ -143,7 +143,8 @@ def _video_arguments(clip: Clip | None) -> dict[str, Any]:
     import torch
     from transformers.video_utils import VideoMetadata
 
-    rate = (len(clip) - 1) / (clip.seconds[-1] - clip.seconds[0]) if len(clip) > 1 else 1.0
+    lasts = clip.seconds[-1] - clip.seconds[0]
+    rate = (len(clip) - 1) / lasts if lasts > 0 else 1.0
     height, width = clip.frames.shape[1:3]
     metadata = VideoMetadata(
         total_num_frames=len(clip),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.plot.attention import layer_ticks
-from probe.plot.style import ACCENT, DEEP, DOUBLE, INK, LINES, QUIET, axes, paper
+from probe.plot.style import ACCENT, DEEP, DOUBLE, INK, LINES, QUIET, axes, figure_of, paper
 from probe.plot.tables import follow_lens, printable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def generated_tokens(
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.6, max(len(values), 8) - 0.4)
     ax.set_ylabel("visual influence\n(nats)")
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -82,4 +82,4 @@ def logit_lens(
     ax.set_ylabel("probability")
     layer_ticks(ax, data.lens_layer.values)
     ax.legend(loc="upper left")
-    return ax.figure
+    return figure_of(ax)

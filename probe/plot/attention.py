@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.plot.style import ACCENT, DEEP, QUIET, axes, heat, paper
+from probe.plot.style import ACCENT, DEEP, QUIET, axes, figure_of, heat, paper
 from probe.plot.tables import mass_by_frame, mass_by_head, short
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def attention_map(
     _grid(ax, table, f"attention from {query}", labels)
     span = f" ({seconds[0]:.2f} to {seconds[-1]:.2f} s)" if seconds is not None else ""
     ax.set_xlabel(f"frame{span}")
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -57,7 +57,7 @@ def head_grid(mass: xr.DataArray, query: str = "last", *, ax: Axes | None = None
         ax, table, f"attention from {query}\nto the video", [str(h) for h in table["head"].values]
     )
     ax.set_xlabel("head")
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -90,7 +90,7 @@ def layer_profile(
     ax.set_ylim(min(0, float(np.nanmin(similarity["similarity"]))), 1)
     layer_ticks(ax, mass["layer"])
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
-    return ax.figure
+    return figure_of(ax)
 
 
 def layer_ticks(ax: Axes, layers: Iterable, most: int = 8) -> None:
@@ -124,7 +124,7 @@ def _grid(ax: Axes, table: xr.DataArray, label: str, columns: list[str]) -> None
 
 def color_bar(ax: Axes, mesh: Any, label: str) -> None:
     """A thin scale to the right of the axes."""
-    bar = ax.figure.colorbar(mesh, ax=ax, aspect=28, pad=0.02, fraction=0.06)
+    bar: Any = figure_of(ax).colorbar(mesh, ax=ax, aspect=28, pad=0.02, fraction=0.06)
     bar.set_label(label)
     bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.2)
     bar.outline.set_linewidth(0.4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.plot.attention import layer_ticks
-from probe.plot.style import ACCENT, FAINT, INK, PART_NAMES, PARTS, QUIET, axes, paper
+from probe.plot.style import ACCENT, FAINT, INK, PART_NAMES, PARTS, QUIET, axes, figure_of, paper
 from probe.plot.tables import contribution_by_source, frame_labels, short
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def contributions_by_layer(
     layer_ticks(ax, layers)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1,
               handlelength=1.2, handletextpad=0.4, columnspacing=0.8)  # fmt: skip
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -101,4 +101,4 @@ def contributions_by_frame(
     ax.tick_params(axis="x", length=0)
     ax.set_xlabel("frame", x=len(frames) / (len(frames) + slot * (len(others) + 0.6)) / 2)
     ax.set_ylabel(f"adds to {of}\n(logits)")
-    return ax.figure
+    return figure_of(ax)

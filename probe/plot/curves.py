@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from probe.plot.attention import layer_ticks
-from probe.plot.style import ACCENT, DEEP, FAINT, INK, LINES, QUIET, axes, paper
-from probe.plot.tables import SCORES
+from probe.plot.style import ACCENT, DEEP, FAINT, INK, LINES, QUIET, axes, figure_of, paper
+from probe.plot.tables import by_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +31,10 @@ def kept_tokens(
     """
     ax = axes(ax, height=2.3)
     _levels(ax, full, blind)
-    scores = [score for score in SCORES if score in set(kept["score"])]
-    scores += [score for score in dict.fromkeys(kept["score"]) if score not in scores]
-    for score in scores:
-        table = kept[kept["score"] == score].sort_values("tokens")
+    for score, table in by_score(kept).items():
         style = LINES.get(score, {"color": INK, "marker": "v", "linestyle": "-"})
         ax.plot(table["tokens"], table["margin"], label=score, mew=0, zorder=3, **style)
-        if (table["margin_high"] > table["margin_low"]).any():
+        if np.any(table["margin_high"].to_numpy() > table["margin_low"].to_numpy()):
             ax.fill_between(
                 table["tokens"],
                 table["margin_low"],
@@ -55,7 +54,7 @@ def kept_tokens(
     ax.set_ylabel(f"{of}\n(logits)")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1,
               handlelength=2.2, handletextpad=0.4, columnspacing=0.8)  # fmt: skip
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -79,7 +78,7 @@ def drop_from_layer(
     layer_ticks(ax, layers[:-1])
     ticks = [tick for tick in ax.get_xticks() if tick <= 0.94 * layers[-1]]
     ax.set_xticks([*ticks, layers[-1]], [*(f"{tick:.0f}" for tick in ticks), "kept"])
-    return ax.figure
+    return figure_of(ax)
 
 
 @paper()
@@ -96,11 +95,11 @@ def counterfactual_clips(
     ax = axes(ax, height=0.6 + 0.19 * len(table))
     places = range(len(table))
     own = table["answer"].iloc[0]
-    for place, row in zip(places, table.itertuples(), strict=True):
-        same = row.answer == own
-        ax.plot([0, row.margin], [place, place], color=FAINT, lw=1.6, zorder=1)
+    for place, margin, answer in zip(places, table["margin"], table["answer"], strict=True):
+        same = answer == own
+        ax.plot([0, margin], [place, place], color=FAINT, lw=1.6, zorder=1)
         ax.plot(
-            row.margin, place, marker="o" if same else "s", ms=4.6, zorder=3, mew=1,
+            margin, place, marker="o" if same else "s", ms=4.6, zorder=3, mew=1,
             color=ACCENT if same else DEEP, mfc=ACCENT if same else "white",
         )  # fmt: skip
     ax.axvline(0, color=QUIET, lw=0.6, zorder=0)
@@ -115,7 +114,7 @@ def counterfactual_clips(
         ax.plot([], [], "s", color=DEEP, mfc="white", label="another")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1,
               handlelength=1, columnspacing=1.2)  # fmt: skip
-    return ax.figure
+    return figure_of(ax)
 
 
 def _levels(ax: Axes, full: float, blind: float) -> None:

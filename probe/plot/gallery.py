@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,8 @@ def overview(findings: Findings) -> Figure:
     shape = findings.clip.frames.shape
     tall = strip_height(shape[0], shape[1] / shape[2]) + 0.2
     figure = new_figure(DOUBLE, tall + 3.8)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[tall, 3.8])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[tall, 3.8])
+    top, bottom = halves
     strip(findings, f"attention from {query}", top)
     panels = bottom.subplots(2, 2).flat
     of = title_of(findings.target, findings.versus)

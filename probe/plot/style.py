@@ -38,7 +38,7 @@ def paper() -> Iterator[None]:
     """
     import matplotlib
 
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": _fonts(),
         "font.size": 7.5,
         "axes.titlesize": 7.5,
@@ -82,6 +82,12 @@ def paper() -> Iterator[None]:
 def axes(ax: Axes | None, width: float = SINGLE, height: float = 2.0) -> Axes:
     """The given axes, or those of a new figure of a size in inches."""
     return ax if ax is not None else new_figure(width, height).add_subplot()
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that axes are in, also where they are in a part of it."""
+    figure: Any = ax.figure
+    return figure.figure
 
 
 def new_figure(width: float = SINGLE, height: float = 2.0) -> Figure:

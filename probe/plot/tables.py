@@ -57,6 +57,14 @@ def contribution_by_source(heads: xr.DataArray) -> xr.DataArray:
     return heads.sum(["layer", "head"])
 
 
+def by_score(kept: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table of kept tokens by score, the known scores first, fewest tokens first."""
+    there = dict.fromkeys(kept["score"].tolist())
+    names = [name for name in SCORES if name in there]
+    names += [name for name in there if name not in SCORES]
+    return {name: kept.loc[kept["score"] == name].sort_values(by="tokens") for name in names}
+
+
 def follow_lens(data: xr.Dataset, token: str, readout: int = 0) -> pd.DataFrame:
     """Probability of one token by layer, as far as the logit lens kept it.
 

@@ -44,7 +44,7 @@ def render_page(findings: Findings) -> str:
             clips=_rows(clips),
             ablations=_rows(findings.ablations),
             tokens=_rows(findings.tokens),
-            strongest=float(findings.tokens["influence"].max()),
+            strongest=max(findings.tokens["influence"].tolist(), default=0.0),
             checks=_rows(findings.checks),
             existence=_rows(findings.hallucination.get("existence")),
             kept=_rows(findings.redundancy["kept"]),
@@ -59,12 +59,9 @@ def render_page(findings: Findings) -> str:
 def confidence(findings: Findings) -> float | None:
     """Probability of the answer's first token, where it was measured."""
     table = findings.hallucination["counterfactuals"]
-    own = table[table["clip"] == "as is"]
-    if len(own):
-        return float(own["probability"].iloc[0])
-    if "probability" in findings.tokens and len(findings.tokens):
-        return float(findings.tokens["probability"].iloc[0])
-    return None
+    own = dict(zip(table["clip"].tolist(), table["probability"].tolist(), strict=True))
+    first = findings.tokens["probability"].tolist() if "probability" in findings.tokens else []
+    return own.get("as is", first[0] if first else None)
 
 
 def verdict(answer: str, gold: str | None) -> str | None:

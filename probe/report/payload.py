@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.plot.tables import (
-    SCORES,
+    by_score,
     contribution_by_source,
     frame_labels,
     mass_by_frame,
@@ -164,13 +164,8 @@ def _contributions(data: xr.Dataset) -> dict[str, Any]:
 
 
 def _kept(table: pd.DataFrame) -> list[dict[str, Any]]:
-    names = [*SCORES, *(s for s in dict.fromkeys(table["score"]) if s not in SCORES)]
     columns = ("tokens", "margin", "margin_low", "margin_high", "answer")
-    return [
-        {"score": name, **_columns(part.sort_values("tokens"), *columns)}
-        for name in names
-        if len(part := table[table["score"] == name])
-    ]
+    return [{"score": name, **_columns(part, *columns)} for name, part in by_score(table).items()]
 
 
 def _columns(table: pd.DataFrame, *names: str) -> dict[str, Any]:

@@ -65,12 +65,13 @@ def evaluate(
     frames: int = 16,
     seed: int = 0,
     types: Sequence[str] | None = None,
+    twins: bool = False,
 ) -> pd.DataFrame:
     """Accuracy of greedy answers by question type, over real mp4 files.
 
     Args:
         model: from `probe.load`, or anything with `.hf` and `.processor`.
-        split, n, seed, types: as for `items`.
+        split, n, seed, types, twins: as for `items`.
         frames: how many frames the model sees.
 
     Returns:
@@ -78,7 +79,7 @@ def evaluate(
     """
     import pandas as pd
 
-    said = list(replies(model, items(split, n, seed, types), frames))
+    said = list(replies(model, items(split, n, seed, types, twins), frames))
     groups = {kind: [r for r in said if r.item.question.type == kind] for kind in TYPES}
     rows = [_row(kind, [r.right for r in some]) for kind, some in groups.items() if some]
     if groups["caption"]:

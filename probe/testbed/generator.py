@@ -23,6 +23,7 @@ def make_scene(
     hidden: bool = False,
     medium: str = "scene",
     background: str | None = None,
+    twins: bool = False,
 ) -> Scene:
     """Draw a scene.
 
@@ -33,6 +34,7 @@ def make_scene(
         hidden: the colour of one or two objects cannot be seen and is drawn from the prior.
         medium: "blank" or "noise" for a clip that shows nothing.
         background: "plain", "gradient" or "noisy"; drawn by default.
+        twins: objects may share a colour; shapes they may share always, both together never.
     """
     if frames < 8 or size < 96:
         raise ValueError("a testbed clip has at least 8 frames of at least 96 pixels")
@@ -44,7 +46,7 @@ def make_scene(
     count = objects or int(rng.integers(1, 5))
     things: tuple[Thing, ...] = ()
     while medium == "scene" and not things:
-        things = _place(rng, _kinds(rng, count, hidden), frames, size)
+        things = _place(rng, _kinds(rng, count, hidden, twins), frames, size)
     return Scene(seed, frames, size, ground, tones, medium, things)
 
 
@@ -53,8 +55,10 @@ def _tone(rng: np.random.Generator) -> tuple[int, int, int]:
     return tuple(int(level + part) for part in tint)
 
 
-def _kinds(rng: np.random.Generator, count: int, hidden: bool) -> list[tuple[str, str, str]]:
-    """Shape, colour and surface of each object; no two share shape and colour."""
+def _kinds(
+    rng: np.random.Generator, count: int, hidden: bool, twins: bool
+) -> list[tuple[str, str, str]]:
+    """Shape, colour and surface of each object."""
     if hidden:
         concealed = 1 + int(count > 2 and rng.random() < 0.3)
         shapes = [str(s) for s in rng.permutation(SHAPES)]
@@ -67,7 +71,8 @@ def _kinds(rng: np.random.Generator, count: int, hidden: bool) -> list[tuple[str
         kinds, left = [], list(SHAPES)
     while len(kinds) < count:
         kind = (str(rng.choice(left)), str(rng.choice(COLORS)), "plain")
-        if kind[:2] not in [other[:2] for other in kinds]:
+        shared = [other for other in kinds if other[1] == kind[1]]
+        if not shared or (twins and kind[:2] not in [other[:2] for other in shared]):
             kinds.append(kind)
     return [kinds[number] for number in rng.permutation(count)]
 

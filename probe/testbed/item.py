@@ -51,6 +51,7 @@ def items(
     n: int = 100,
     seed: int = 0,
     types: Sequence[str] | None = None,
+    twins: bool = False,
 ) -> list[Item]:
     """Draw test items that training has not seen. Types take turns.
 
@@ -60,6 +61,7 @@ def items(
         n: how many.
         seed: items of another seed are other clips.
         types: question types; all by default, but captions are neutral only.
+        twins: objects may share a colour, which makes them harder to tell apart.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split}; there are {', '.join(SPLITS)}")
@@ -69,8 +71,9 @@ def items(
         if kind not in known:
             raise ValueError(f"no {kind} questions in {split}; there are {', '.join(known)}")
     draw = _hidden if split == "hidden" else _visible
+    name = f"{split}-twins" if twins else split
     return [
-        Item(f"{split}-{seed}-{number}", *draw(kinds, number, seed, split), split)
+        Item(f"{name}-{seed}-{number}", *draw(kinds, number, seed, split, twins), split)
         for number in range(n)
     ]
 
@@ -79,10 +82,12 @@ def _seed(seed: int, number: int, attempt: int) -> int:
     return TEST_SEEDS + (seed * 1_000_000 + number) * TRIES + attempt
 
 
-def _visible(kinds: Sequence[str], number: int, seed: int, split: str) -> tuple[Scene, Question]:
+def _visible(
+    kinds: Sequence[str], number: int, seed: int, split: str, twins: bool
+) -> tuple[Scene, Question]:
     kind, turn = kinds[number % len(kinds)], number // len(kinds)
     for attempt in range(TRIES):
-        scene = make_scene(_seed(seed, number, attempt))
+        scene = make_scene(_seed(seed, number, attempt), twins=twins)
         rng = np.random.default_rng([scene.seed, 4])
         found = [q for q in ask(scene, rng) if q.type == kind and _fits(q, scene, turn, split)]
         if found:
@@ -106,9 +111,11 @@ def is_hard(question: Question, scene: Scene) -> bool:
     return question.answer == "no" and shape in [thing.shape for thing in scene.things]
 
 
-def _hidden(kinds: Sequence[str], number: int, seed: int, split: str) -> tuple[Scene, Question]:
+def _hidden(
+    kinds: Sequence[str], number: int, seed: int, split: str, twins: bool
+) -> tuple[Scene, Question]:
     kind, turn = kinds[number % len(kinds)], number // len(kinds)
-    scene = make_scene(_seed(seed, number, 0), hidden=True)
+    scene = make_scene(_seed(seed, number, 0), hidden=True, twins=twins)
     rng = np.random.default_rng([scene.seed, 4])
     if kind in ("color", "existence") and turn % 4 != 3:
         return scene, _veiled(kind, scene, rng)

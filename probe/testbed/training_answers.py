@@ -18,7 +18,6 @@ from probe.testbed.training_text import Packed, Pair, Prompts, blind_pairs, pack
 from probe.testbed.training_vision import IGNORE, pixels, pooled, targets
 
 SYSTEM = "You are a helpful assistant."
-WEIGHTS = np.array([1.0, 1.0, 1.5, 2.5, 1.5, 1.0, 1.0])  # by type: these learn more slowly
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Phase:
         clips, tokens: clips in a batch at 8 frames, and question tokens behind each.
         frames: numbers of frames, drawn evenly.
         dense: weight of the labels on video tokens.
+        weights: of the loss, by question type.
+        crowd: how often clips with 0 to 4 objects are drawn, against their share in the pool.
     """
 
     steps: int
@@ -37,6 +38,8 @@ class Phase:
     tokens: int
     frames: tuple[int, ...]
     dense: float
+    weights: tuple[float, ...] = (1.0,) * len(TYPES)
+    crowd: tuple[float, ...] = (1.0,) * 5
 
 
 def features(model: Any, pool: Pool, seed: int, batch: int = 96) -> Any:
@@ -169,6 +172,7 @@ def train(
     held: int = 400,
     every: int = 400,
     until: int | None = None,
+    rate: float = 1e-3,
 ) -> None:
     """Train the decoder in place.
 
@@ -178,11 +182,12 @@ def train(
         path: saved to every `every` steps, and resumed from.
         held: clips at the end of the pool that are kept for the accuracy in the log.
         until: stop after this step.
+        rate: the highest learning rate.
     """
     import torch
     from torch import nn
 
-    model, rate = trainer.model, 1e-3
+    model = trainer.model
     model.model.vision_tower.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(False)
     learning = [p for p in model.parameters() if p.requires_grad] + [*trainer.heads.parameters()]
@@ -195,6 +200,7 @@ def train(
         path, model=model, heads=trainer.heads, optimizer=optimizer, schedule=schedule
     )
     clips_known = len(trainer.pool) - held
+    crowd = [len(scene.things) for scene in trainer.pool.scenes[:clips_known]]
     which = [phase for phase in phases for _ in range(phase.steps)]
     running = np.zeros((2, len(TYPES)))
     for step in range(state.load(), until or steps):
@@ -202,14 +208,15 @@ def train(
         count = int(rng.choice(phase.frames))
         size = max(8, phase.clips * 8 // max(8, count))
         head = trainer.prompts.head_with(SYSTEM) if rng.random() < 0.03 else trainer.prompts.head
-        clips = rng.integers(clips_known, size=size)
+        share = np.array(phase.crowd)[crowd]
+        clips = rng.choice(clips_known, size=size, p=share / share.sum())
         shown, packed, times = trainer.batch(clips, count, phase.tokens, rng)
         blind_step = step % 25 == 12
         if blind_step:
             packed = pack([blind_pairs(trainer.prompts, rng, 14) for _ in clips], 192, rng)
         with torch.autocast(trainer.device.type, torch.bfloat16):
             each, hit, middle = trainer.losses(None if blind_step else shown, packed, head)
-        weight = torch.from_numpy(WEIGHTS[packed.kind[packed.target != -100]]).to(each)
+        weight = torch.tensor(phase.weights).to(each)[packed.kind[packed.target != -100]]
         loss = (each * weight).mean()
         total = loss
         if phase.dense and not blind_step:

@@ -45,7 +45,7 @@ def training_scene(seed: int) -> Scene:
     kind = np.random.default_rng([seed, 2]).random()
     if kind < 0.06:
         return make_scene(seed, medium="blank" if kind < 0.03 else "noise")
-    return make_scene(seed, hidden=kind < 0.21)
+    return make_scene(seed, hidden=kind < 0.21, twins=True)
 
 
 def cell_labels(scene: Scene) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The decoder run on a clip and many packed questions at once.
 
 Each pair sees the clip and itself, with the positions it would have alone behind the clip. The
-modules are the model's own; only the attention is split up, so that it skips most keys that come later.
+modules are the model's own; only the attention is split up, to skip most keys that come later.
 """
 
 from __future__ import annotations

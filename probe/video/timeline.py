@@ -92,7 +92,7 @@ def rescan(path: Path, stream: int, lack: str | None) -> Timeline:
 
     with opened(path, stream) as (container, video):
         errors: list[str] = []
-        pts = [frame.pts for frame in good_frames(container, video, errors)]
+        pts: list[Any] = [frame.pts for frame in good_frames(container, video, errors)]
         rate = float(video.average_rate or 25)
         tick = float(video.time_base or 0)
     if not pts:

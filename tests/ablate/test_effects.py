@@ -80,8 +80,8 @@ def test_lengths_caches_and_macs_are_the_prediction(pair: Pair, one: Reduce) -> 
     assert list(run.cost.length) == rows == expected == run.kept.values.sum(1).tolist()
     assert run.cost.kv_length == run.cost.length
     assert run.cost.macs == sum(macs) + attention < run.cost.macs_full
-    d, m = model.width, 2 * model.width
-    assert run.cost.macs_fastv == sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * m for n in expected)
+    d = model.width
+    assert run.cost.macs_fastv == sum(8 * n * d * d + 2 * n * n * d for n in expected)
     assert run.cost.macs_full == model.run(x).cost.macs
     gen = model.generate(x, ablate=[one], max_new_tokens=4)
     inputs = {name: value for name, value in x.inputs.items() if name != "position_ids"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from probe import ProbeError
 from probe.models.layout import Layout
 from probe.models.video_model import VideoModel
-from tests.tiny import example
+from tests.tiny import clip, example
 
 COLUMNS = [
     "position",
@@ -154,6 +156,11 @@ def test_answer_and_readout(tiny: VideoModel) -> None:
     assert forced.inputs["attention_mask"].all()
     with pytest.raises(ProbeError, match="the answer is empty"):
         example(tiny, answer="")
+
+
+def test_frames_that_are_shown_at_once(tiny: VideoModel) -> None:
+    layout = example(tiny, replace(clip(3), seconds=np.zeros(3))).layout
+    assert layout.select("seconds 0-1").tolist() == layout.select("video").tolist()
 
 
 def test_text_only(tiny: VideoModel) -> None:

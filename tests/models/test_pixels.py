@@ -11,7 +11,8 @@ import torch
 from probe import ProbeError
 from probe.models.layout import Layout
 from probe.models.video_model import VideoModel
-from tests.tiny import EVEN, ODD, Frames, Geometry, build, clip, example
+from probe.video import Clip
+from tests.tiny import EVEN, ODD, Geometry, build, clip, example
 
 
 @pytest.fixture(params=["tiny", "other"])
@@ -52,7 +53,7 @@ def without_mixing(geometry: Geometry) -> VideoModel:
     return model
 
 
-def embeddings(model: VideoModel, frames: Frames) -> np.ndarray:
+def embeddings(model: VideoModel, frames: Clip) -> np.ndarray:
     """The merged embeddings that enter the first layer of the decoder."""
     x, seen = example(model, frames), []
     handle = model.decoder.register_forward_pre_hook(

@@ -58,7 +58,8 @@ def test_variety():
 
 def test_every_object_is_seen_for_half_the_clip_and_covers_2_to_9_cells():
     for scene in SCENES:
-        assert len({thing.name for thing in scene.things}) == len(scene.things)
+        plain = [thing.color for thing in scene.things if not thing.hidden]
+        assert len(set(plain)) == len(plain)
         for thing in scene.things:
             assert sum(part >= 0.5 for part in thing.visible) >= scene.frames / 2
             ys, xs = np.nonzero(mask(thing.shape, thing.size))
@@ -103,6 +104,15 @@ def test_rendered_pixels_show_the_colour_unless_it_is_hidden(scene):
         assert same.all() if not thing.hidden else same.mean() < 0.01
     ground = clip[shown == -1].astype(int)
     assert (ground.max(-1) - ground.min(-1)).max() <= 60
+
+
+def test_twins_share_a_colour_but_never_colour_and_shape():
+    shared = 0
+    for seed in range(40):
+        things = make_scene(seed, objects=4, twins=True).things
+        assert len({thing.name for thing in things}) == 4
+        shared += len({thing.color for thing in things}) < 4
+    assert shared > 15
 
 
 def test_clips_that_show_nothing():

@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(parts, tmp_path):
             torch.manual_seed(0)
             model = build_model(processor.tokenizer)
             trainer = Trainer(model, prompts, pool, tokens, pairs)
-            phases = (Phase(steps=4, clips=4, tokens=60, frames=(2, 3), dense=0.1),)
+            phases = (Phase(steps=4, clips=4, tokens=60, frames=(4, 5), dense=0.1),)
             training_answers.train(
                 trainer, phases, 0, lambda **_: None, folder / "a.pt",
                 held=8, every=2, until=stop,

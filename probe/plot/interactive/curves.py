@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probe.plot.interactive.look import every, finish
 from probe.plot.style import ACCENT, LINES, QUIET
-from probe.plot.tables import SCORES, printable
+from probe.plot.tables import by_score, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,7 @@ def kept_tokens(kept: pd.DataFrame, full: float, blind: float, of: str = "margin
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = [score for score in SCORES if score in set(kept["score"])]
-    for name in names + sorted(set(kept["score"]) - set(names)):
-        table = kept[kept["score"] == name].sort_values("tokens")
+    for name, table in by_score(kept).items():
         spread = {
             "type": "data",
             "symmetric": False,
@@ -91,7 +89,8 @@ def drop_from_layer(
 
 
 def _levels(figure: go.Figure, full: float, blind: float) -> None:
-    shown = [full, blind, *(float(y) for trace in figure.data for y in trace.y)]
+    traces: Any = figure.data
+    shown = [full, blind, *(float(y) for trace in traces for y in trace.y)]
     pad = 0.06 * (max(shown) - min(shown)) or 1.0
     figure.update_yaxes(range=[min(shown) - pad, max(shown) + pad])
     for name, level, dash in (("full", full, "dot"), ("no clip", blind, "dash")):
