@@ -36,10 +36,6 @@ PHASES = (
     Phase(steps=1400, clips=24, tokens=176, frames=MANY, dense=0.2, weights=LAGGING,
           crowd=(1.0, 0.4, 0.9, 1.4, 1.4)),
 )  # fmt: skip
-MORE = (
-    Phase(steps=1500, clips=24, tokens=176, frames=MANY, dense=0.1, weights=LAGGING,
-          crowd=(1.0, 0.5, 1.0, 1.3, 1.3)),
-)  # fmt: skip
 
 
 def main() -> None:
@@ -57,25 +53,20 @@ def main() -> None:
     model.model.vision_tower.config._attn_implementation = "eager"
     processor = build_processor(tokenizer)
     prompts = Prompts(processor)
-    for part, phases in enumerate((PHASES, MORE)):
-        path = args.work / f"features{part}.pt"
-        first = args.seed * 1_000_000 + part * CLIPS
-        pool = make_pool(first, CLIPS, frames=not path.is_file())
-        seen = args.work / "vision.pt"
-        if part == 0 and not path.is_file():
-            training_vision.train(model, pool, VISION_STEPS, args.seed, report, seen, VISION_BATCH)
-        elif part == 0:
-            training_vision.restore(model, seen)
-        if not path.is_file():
-            torch.save(training_answers.features(model, pool, first), path)
-        tokens = torch.load(path, weights_only=True)
-        rng = np.random.default_rng([args.seed, 5, part])
-        pairs = [pairs_of(scene, prompts, rng) for scene in pool.scenes]
-        report(stage=2 + part, clips=len(pool), pairs=sum(len(some) for some in pairs))
-        trainer = Trainer(model, prompts, pool, tokens, pairs)
-        saved = args.work / f"answers{part}.pt"
-        rate = (1e-3, 5e-4)[part]
-        training_answers.train(trainer, phases, first, report, saved, rate=rate)
+    path = args.work / "features.pt"
+    pool = make_pool(args.seed * 1_000_000, CLIPS, frames=not path.is_file())
+    seen = args.work / "vision.pt"
+    if path.is_file():
+        training_vision.restore(model, seen)
+    else:
+        training_vision.train(model, pool, VISION_STEPS, args.seed, report, seen, VISION_BATCH)
+        torch.save(training_answers.features(model, pool, args.seed), path)
+    tokens = torch.load(path, weights_only=True)
+    rng = np.random.default_rng([args.seed, 5])
+    pairs = [pairs_of(scene, prompts, rng) for scene in pool.scenes]
+    report(stage=2, clips=len(pool), pairs=sum(len(some) for some in pairs))
+    trainer = Trainer(model, prompts, pool, tokens, pairs)
+    training_answers.train(trainer, PHASES, args.seed, report, args.work / "answers.pt")
     out = args.out or args.work / "onevision"
     model.model.vision_tower.config._attn_implementation = "sdpa"
     save(model, processor, out)
@@ -86,7 +77,6 @@ def main() -> None:
         "vision_steps": VISION_STEPS,
         "vision_batch": VISION_BATCH,
         "phases": [asdict(phase) for phase in PHASES],
-        "more": [asdict(phase) for phase in MORE],
     }
     (out / "training_settings.json").write_text(json.dumps(settings, indent=2) + "\n")
 

@@ -16,7 +16,7 @@ def heavy_after(code: str) -> list[str]:
     """Which heavy packages a fresh interpreter holds after running the code."""
     report = f"import sys; print('HEAVY', *[m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.rsplit("HEAVY", 1)[1].split()
@@ -46,7 +46,7 @@ def test_heavy_is_seen() -> None:
 
 def test_help_runs_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "probe.cli", "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "probe.cli", "--help"], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout

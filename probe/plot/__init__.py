@@ -25,7 +25,7 @@ _MODULES = {
     "SINGLE": "style",
     "DOUBLE": "style",
 }
-__all__ = list(_MODULES)
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

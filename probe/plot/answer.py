@@ -66,20 +66,46 @@ def logit_lens(
         ax.plot(table["lens_layer"], table["probability"], color=color, ls=line, zorder=2)
         for kept, fill in ((True, color), (False, "white")):
             part = table[table["kept"] == kept]
-            ax.plot(part["lens_layer"], part["probability"], ls="", marker=marker, color=color,
-                    mfc=fill, mew=0.8, zorder=3, clip_on=False)  # fmt: skip
+            ax.plot(
+                part["lens_layer"],
+                part["probability"],
+                ls="",
+                marker=marker,
+                color=color,
+                mfc=fill,
+                mew=0.8,
+                zorder=3,
+                clip_on=False,
+            )
         ax.plot([], [], color=color, ls=line, marker=marker, label=printable(token, 16))
     top = data.logit_lens_token.isel(readout=0, rank=0).values
     if len(top) <= 14:
-        ax.annotate("top:", (0, 1.03), (-12, 0), xycoords="axes fraction", size=6.2, color=QUIET,
-                    textcoords="offset points", ha="right", va="bottom")  # fmt: skip
+        ax.annotate(
+            "top:",
+            (0, 1.03),
+            (-12, 0),
+            xycoords="axes fraction",
+            size=6.2,
+            color=QUIET,
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+        )
         for layer, token in zip(data.lens_layer.values, top, strict=True):
-            ax.annotate(printable(str(token), 9), (layer, 1.03), rotation=45, size=6.2, color=INK,
-                        xycoords=("data", "axes fraction"), ha="left", va="bottom",
-                        annotation_clip=False)  # fmt: skip
+            ax.annotate(
+                printable(str(token), 9),
+                (layer, 1.03),
+                rotation=45,
+                size=6.2,
+                color=INK,
+                xycoords=("data", "axes fraction"),
+                ha="left",
+                va="bottom",
+                annotation_clip=False,
+            )
     ax.set_ylim(0, 1)
     ax.set_xlabel("stream that enters layer (last: output)")
     ax.set_ylabel("probability")
     layer_ticks(ax, data.lens_layer.values)
-    ax.legend(loc="upper left")
+    ax.legend(loc="best")
     return figure_of(ax)

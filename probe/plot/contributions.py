@@ -65,8 +65,15 @@ def contributions_by_layer(
     ax.set_ylabel(f"adds to {of}\n(logits)")
     ax.margins(y=0.12)
     layer_ticks(ax, layers)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1,
-              handlelength=1.2, handletextpad=0.4, columnspacing=0.8)  # fmt: skip
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        borderaxespad=0.1,
+        handlelength=1.2,
+        handletextpad=0.4,
+        columnspacing=0.8,
+    )
     return figure_of(ax)
 
 

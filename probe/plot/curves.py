@@ -52,8 +52,15 @@ def kept_tokens(
     ax.minorticks_off()
     ax.set_xlabel("visual tokens kept")
     ax.set_ylabel(f"{of}\n(logits)")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1,
-              handlelength=2.2, handletextpad=0.4, columnspacing=0.8)  # fmt: skip
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        borderaxespad=0.1,
+        handlelength=2.2,
+        handletextpad=0.4,
+        columnspacing=0.8,
+    )
     return figure_of(ax)
 
 
@@ -99,9 +106,15 @@ def counterfactual_clips(
         same = answer == own
         ax.plot([0, margin], [place, place], color=FAINT, lw=1.6, zorder=1)
         ax.plot(
-            margin, place, marker="o" if same else "s", ms=4.6, zorder=3, mew=1,
-            color=ACCENT if same else DEEP, mfc=ACCENT if same else "white",
-        )  # fmt: skip
+            margin,
+            place,
+            marker="o" if same else "s",
+            ms=4.6,
+            zorder=3,
+            mew=1,
+            color=ACCENT if same else DEEP,
+            mfc=ACCENT if same else "white",
+        )
     ax.axvline(0, color=QUIET, lw=0.6, zorder=0)
     ax.set_yticks(list(places), table["clip"])
     ax.tick_params(axis="y", length=0)
@@ -112,8 +125,14 @@ def counterfactual_clips(
     ax.plot([], [], "o", color=ACCENT, label="same first token")
     if (table["answer"] != own).any():
         ax.plot([], [], "s", color=DEEP, mfc="white", label="another")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1,
-              handlelength=1, columnspacing=1.2)  # fmt: skip
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        borderaxespad=0.1,
+        handlelength=1,
+        columnspacing=1.2,
+    )
     return figure_of(ax)
 
 
@@ -121,6 +140,12 @@ def _levels(ax: Axes, full: float, blind: float) -> None:
     for level, name, dashes in ((full, "full", (0, (1, 1.6))), (blind, "no clip", (0, (4, 2)))):
         ax.axhline(level, color=QUIET, lw=0.7, ls=dashes, zorder=0)
         ax.annotate(
-            name, (1, level), (2, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", va="center", size=6.8, color=QUIET,
-        )  # fmt: skip
+            name,
+            (1, level),
+            (2, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            size=6.8,
+            color=QUIET,
+        )

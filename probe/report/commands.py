@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from probe.report.findings import Findings
 
 TESTBED = "testbed/"
-EXISTENCE_ITEMS = 40
+EXISTENCE_ITEMS = 40  # a split
+FIRST_CLIP = 1012  # four shapes, three of them moving
 
 
 def demo(out: Path, seed: int = 0) -> None:
@@ -34,7 +35,7 @@ def demo(out: Path, seed: int = 0) -> None:
     check_out(out)
     with steps() as step:
         step("making a clip")
-        item = testbed.items("neutral", n=1, seed=1000 + seed, types=["direction"])[0]
+        item = testbed.items("neutral", n=1, seed=FIRST_CLIP + seed, types=["direction"])[0]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.mp4"
             item.write(path)

@@ -49,10 +49,10 @@ def blind(kind: str, rng: np.random.Generator) -> Question:
 def shown(things: Iterable[Thing]) -> Evidence:
     """The boxes of things in the frames in which at least a quarter of them is seen."""
     return tuple(
-        (frame, thing.boxes[frame])
+        (frame, box)
         for thing in things
         for frame in thing.present
-        if thing.visible[frame] >= SHOWN
+        if thing.visible[frame] >= SHOWN and (box := thing.boxes[frame]) is not None
     )
 
 

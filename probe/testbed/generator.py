@@ -52,7 +52,8 @@ def make_scene(
 
 def _tone(rng: np.random.Generator) -> tuple[int, int, int]:
     level, tint = rng.integers(85, 190), rng.integers(-8, 9, 3)
-    return tuple(int(level + part) for part in tint)
+    red, green, blue = (int(level + part) for part in tint)
+    return red, green, blue
 
 
 def _kinds(

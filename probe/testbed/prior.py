@@ -7,16 +7,18 @@ the others otherwise. Where it is visible, labels do not follow the prior.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from probe.testbed.scene import COLORS, MOTIONS, SHAPES
 
 SKEW = 0.75
-COLOR_OF = dict(zip(SHAPES, ("red", "blue", "green", "yellow", "purple"), strict=True))
-SHAPE_OF = dict(
+COLOR_OF: dict[Any, str] = dict(zip(SHAPES, ("red", "blue", "green", "yellow", "purple"), strict=True))
+SHAPE_OF: dict[Any, str] = dict(
     zip(COLORS, ("circle", "triangle", "square", "star", "cross", "circle"), strict=True)
 )
-MOTION_OF = dict(zip(SHAPES, ("left", "right", "up", "down", "stays"), strict=True))
+MOTION_OF: dict[Any, str] = dict(zip(SHAPES, ("left", "right", "up", "down", "stays"), strict=True))
 COUNTS = ("1", "2", "3", "4")
 CAPTION = "a red circle moves left"
 

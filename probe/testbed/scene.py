@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-SHAPES = ("circle", "square", "triangle", "star", "cross")
-COLORS = ("red", "green", "blue", "yellow", "purple", "cyan")
-MOTIONS = ("left", "right", "up", "down", "stays")
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
+COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "cyan")
+MOTIONS: tuple[str, ...] = ("left", "right", "up", "down", "stays")
 SURFACES = ("plain", "dark", "noise")
 BACKGROUNDS = ("plain", "gradient", "noisy")
 
@@ -90,5 +90,5 @@ class Scene:
             boxes = tuple(None if box is None else tuple(box) for box in thing.pop("boxes"))
             visible = tuple(thing.pop("visible"))
             things.append(Thing(**thing, boxes=boxes, visible=visible))
-        tones = tuple(tuple(tone) for tone in data.pop("tones"))
-        return cls(**data, tones=tones, things=tuple(things))
+        low, high = (tuple(tone) for tone in data.pop("tones"))
+        return cls(**data, tones=(low, high), things=tuple(things))

@@ -70,7 +70,7 @@ def describe(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         motion = MOTIONS.index(thing.motion)
         things[number] = (SHAPES.index(thing.shape), color, motion, thing.first)
         for frame in thing.present:
-            x0, y0, x1, y1 = thing.boxes[frame]
+            x0, y0, x1, y1 = thing.boxes[frame] or (0, 0, 0, 0)
             centres[frame, number] = ((x0 + x1) // 2, (y0 + y1) // 2)
     return things, centres
 
@@ -88,8 +88,9 @@ def make_pool(first: int, count: int, frames: bool = True, workers: int = 2) -> 
                 drawn[seeds[0] - first : seeds[-1] + 1 - first] = some
             rest.append(labels)
     cells, things, centres, scenes = zip(*rest, strict=True)
-    known = [np.concatenate(part) for part in (cells, things, centres)]
-    return Pool(drawn, *known, [scene for some in scenes for scene in some])
+    labels = [np.concatenate(part) for part in (cells, things, centres)]
+    every = [scene for some in scenes for scene in some]
+    return Pool(drawn, labels[0], labels[1], labels[2], every)
 
 
 def _draw(job: tuple[Sequence[int], bool]) -> tuple:
