@@ -14,7 +14,9 @@ import numpy as np
 from probe.testbed.scene import COLORS, MOTIONS, SHAPES
 
 SKEW = 0.75
-COLOR_OF: dict[Any, str] = dict(zip(SHAPES, ("red", "blue", "green", "yellow", "purple"), strict=True))
+COLOR_OF: dict[Any, str] = dict(
+    zip(SHAPES, ("red", "blue", "green", "yellow", "purple"), strict=True)
+)
 SHAPE_OF: dict[Any, str] = dict(
     zip(COLORS, ("circle", "triangle", "square", "star", "cross", "circle"), strict=True)
 )
