@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.plot.attention import layer_ticks
-from probe.plot.style import ACCENT, DEEP, DOUBLE, INK, LINES, QUIET, axes, figure_of, paper
+from probe.plot.style import ACCENT, DEEP, DOUBLE, INK, LINES, QUIET, SINGLE, axes, figure_of, paper
 from probe.plot.tables import follow_lens, printable
 
 if TYPE_CHECKING:
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 
 @paper()
 def generated_tokens(
-    tokens: pd.DataFrame, *, width: float = DOUBLE, ax: Axes | None = None
+    tokens: pd.DataFrame, *, width: float | None = None, ax: Axes | None = None
 ) -> Figure:
     """Visual influence of each generated token, in the order generated.
 
     Args:
         tokens: columns token, influence (nats).
-        width: inches, where a figure is made.
+        width: inches, where a figure is made; one column for up to five tokens, else two.
         ax: where to draw.
     """
+    width = width or (SINGLE if len(tokens) <= 5 else DOUBLE)
     ax = axes(ax, width=width, height=1.7)
     values = tokens["influence"].to_numpy(dtype=float)
     places = np.arange(len(values))
     ax.bar(places, values, 0.72, color=ACCENT)
     names = [printable(token, 14) for token in tokens["token"]]
-    crowded = len(names) > 14 or max(map(len, names), default=0) > 9
+    room = (width - 0.6) / max(len(names), 4)  # inches a name; a letter takes about 0.06
+    crowded = 0.06 * max(map(len, names), default=0) > room
     ax.set_xticks(places, names)
     if crowded:
         for tick in ax.get_xticklabels():
             tick.set(rotation=50, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="x", length=0)
-    ax.set_xlim(-0.6, max(len(values), 8) - 0.4)
+    ax.set_xlim(-0.6, max(len(values), 4) - 0.4)
     ax.set_ylabel("visual influence\n(nats)")
     return figure_of(ax)
 

@@ -101,7 +101,7 @@ def tint(
     colors: Colormap,
 ) -> Float[np.ndarray, "height width 3"]:
     """The frame, bleached, under colours whose opacity grows with the value."""
-    base = 1 - 0.6 * (1 - frame / 255.0)
+    base = 1 - 0.7 * (1 - frame / 255.0)
     shown = np.clip((values - low) / (high - low), 0, 1)
     strength = np.nan_to_num(np.clip(np.abs(values) / max(abs(low), abs(high)), 0, 1))
     opacity = 0.9 * np.minimum(strength / 0.6, 1)[..., None]

@@ -183,7 +183,11 @@ def _summary(follow, plain, captured, redundant, others, tokens, blind) -> tuple
     kept = redundant["kept"].query("score == 'attention' and answer == @plain.tokens[0]")
     fewest = kept.loc[kept["tokens"].idxmin()]
     most = tokens.loc[tokens["influence"].idxmax()]
-    when = f"from layer {drop} of {layers} on" if drop < layers else "in no layer without losing it"
+    when = (
+        f"All video can go from layer {drop} of {layers} on and 95 % of the margin stays"
+        if drop < layers
+        else "In every layer the margin needs the video (95 % of it must stay)"
+    )
     survives = others[others["answer"] == plain.tokens[0]]["clip"].tolist()
     kept_by = ", ".join(name for name in survives if name != "as is") or "none of them"
     return (
@@ -192,8 +196,8 @@ def _summary(follow, plain, captured, redundant, others, tokens, blind) -> tuple
         f"the margin is {blind:.1f}.",
         f"It looks at the video most in layer {top} ({mass['mass'][top]:.0%} of the last "
         f"position's attention); {strongest} adds most to the answer.",
-        f"The video can be dropped {when}; {int(fewest['tokens'])} of "
-        f"{int(kept['tokens'].max())} tokens, chosen by attention, still give the same answer.",
+        f"{when}; {int(fewest['tokens'])} of {int(kept['tokens'].max())} tokens, chosen by "
+        "attention in layer 2, are the fewest tried that still give the same answer.",
         f"The same answer comes out for these other clips: {kept_by}.",
         f"The generated token that depends most on the video is '{most['token'].strip()}' "
         f"({most['influence']:.1f} nats); the mean is {tokens['influence'].mean():.1f} nats.",

@@ -112,13 +112,18 @@ def _rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
 def _lens(findings: Findings) -> list[dict[str, Any]]:
     probability = findings.data.logit_lens_probability.isel(readout=0)
     token = findings.data.logit_lens_token.isel(readout=0)
-    follow = {printable(text) for text in (findings.target, findings.versus) if text is not None}
+    follow = {findings.target, findings.versus}
     last = len(findings.data.lens_layer) - 1
     return [
         {
             "layer": "output" if place == last else str(int(layer)),
             "cells": [
-                {"token": printable(str(t)), "p": float(p), "followed": printable(str(t)) in follow}
+                {
+                    "token": printable(str(t)),
+                    "spaced": str(t).startswith(" ") and bool(str(t).strip()),
+                    "p": float(p),
+                    "followed": str(t) in follow,
+                }
                 for t, p in zip(
                     token.isel(lens_layer=place).values,
                     probability.isel(lens_layer=place).values,

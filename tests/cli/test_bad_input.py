@@ -17,10 +17,7 @@ from probe import testbed
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    frames = np.zeros((12, 64, 64, 3), np.uint8)
-    frames[np.arange(12), 20:40, 10:30] = np.linspace(40, 250, 12, dtype=np.uint8)[
-        :, None, None, None
-    ]
+    frames = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     testbed.write_clip(path, frames)
     return path
 

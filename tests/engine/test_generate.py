@@ -41,11 +41,14 @@ def test_generate_is_transformers_own(name: str, frames, request: pytest.Fixture
     assert run.kept.values[:, :-1].all() and not run.kept.values[:, -1].any()
 
 
-def test_generation_stops_where_transformers_stops(tiny: VideoModel) -> None:
-    x = example(tiny)
-    free = tiny.generate(x, max_new_tokens=6).meta["generated"]
+def test_generation_stops_where_transformers_stops(other: VideoModel) -> None:
+    for frames in range(2, 10):  # a random model may say one token only
+        x = example(other, frames)
+        free = other.generate(x, max_new_tokens=6).meta["generated"]
+        if set(free[1:]) - set(free[:1]):
+            break
     stop = next(token for token in free[1:] if token not in free[:1])
-    run = tiny.generate(x, [AttentionRows(), TokenNorms()], max_new_tokens=6, eos_token_id=stop)
+    run = other.generate(x, [AttentionRows(), TokenNorms()], max_new_tokens=6, eos_token_id=stop)
     assert run.meta["generated"] == free[: free.index(stop) + 1]
     assert run.data.sizes["step"] == len(run.meta["generated"]) == len(run.logits)
     assert run.meta["generation"] == {"do_sample": False, "eos_token_id": stop}
