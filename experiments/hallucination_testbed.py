@@ -11,6 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 import probe
 from probe import plot, testbed
 from probe.diagnose import counterfactuals_over, existence
@@ -52,8 +55,21 @@ def main() -> None:
     if asked.out:
         stem = asked.out / "hallucination_testbed"
         stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-        drawn = clips.assign(answer=clips["right"] > 0.5)
-        plot.save(plot.counterfactual_clips(drawn, "margin of the right answer"), stem)
+        plot.save(draw(clips), stem)
+
+
+@plot.paper()
+def draw(clips: pd.DataFrame) -> Figure:
+    """Margin of the right answer over each clip, with its interval."""
+    figure = Figure(figsize=(plot.SINGLE, 2), layout="constrained")
+    axes = figure.add_subplot()
+    middle = clips["margin"]
+    ends = [middle - clips["margin_low"], clips["margin_high"] - middle]
+    axes.errorbar(middle, clips["clip"], xerr=ends, fmt="o", color="#c2410c", elinewidth=1)
+    axes.axvline(0, color="#6f6a63", lw=0.6, zorder=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("margin of the right answer (logits)")
+    return figure
 
 
 if __name__ == "__main__":

@@ -54,7 +54,11 @@ def main() -> None:
     if asked.out:
         stem = asked.out / "redundancy_testbed"
         stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-        plot.save(plot.kept_tokens(tables["kept"], full, blind, "margin"), stem)
+        drawn = tables["kept"].astype({"tokens": int})
+        others = drawn["score"] != "random"  # the band is that of the control alone
+        for end in ("margin_low", "margin_high"):
+            drawn[end] = drawn[end].where(~others, drawn["margin"])
+        plot.save(plot.kept_tokens(drawn, full, blind, "margin"), stem)
         table = tables["drop_from_layer"]
         plot.save(plot.drop_from_layer(table, full, blind, "margin"), f"{stem}_layers")
 
