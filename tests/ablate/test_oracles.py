@@ -19,7 +19,7 @@ from tests.tiny import example
 
 Pair = tuple[VideoModel, VideoModel]
 TOLERANCE = 1e-5
-DEFINITION = 2e-5  # float32 against float64
+DEFINITION = 1e-5  # float32 against float64
 NEUTRAL = [
     Reduce(keep=1.0),
     Reduce(at=layer(0), score=Norm(), keep=1),
