@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from probe.ablate.base import Ablation
-from probe.errors import ProbeError
-from probe.models.selection import Edges
-from probe.spec import Layers, resolve_layers
+from torch import Tensor
+
+from probe.ablate.edges import EdgeAblation
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
-    from probe.engine.session import Session
 
 
 @dataclass(frozen=True)
-class NoRope(Ablation):
+class NoRope(EdgeAblation):
     """Remove rotary positions from some edges, in some layers.
 
     For a query i in the destination and a key j in the source the score is that of the vectors
@@ -30,31 +28,9 @@ class NoRope(Ablation):
     place: ClassVar[str] = "rotary positions"
     source: ClassVar[str] = "general form of EDVT (Vista-LLaMA, arXiv 2312.08870)"
 
-    always_shown: ClassVar[tuple[str, ...]] = ("edges",)
-
-    edges: Edges = "video -> text"
-    layers: Layers = "all"
-
-    def start(self, session: Session) -> dict | None:
-        layers = resolve_layers(self.layers, session.model.n_layers, self.kind)
-        edges = session.layout.edges(self.edges)
-        if not edges and not session.force:
-            return None  # edges of a clip, and a prompt without one
-        return {"layers": layers, "edges": edges, "fired": set()}
-
-    def edit(self, session: Session, state: dict, call: AttentionCall) -> None:
-        if call.layer not in state["layers"]:
-            return
-        for number, (source, destination) in enumerate(state["edges"]):
-            rows, columns = call.index(destination), call.key_index(source)
-            call.remove_rotation(rows, columns)
-            if len(rows) and len(columns):
-                state["fired"].add(number)
-
-    def finish(self, session: Session, state: dict) -> None:
-        for number in range(len(state["edges"])):
-            if number not in state["fired"]:
-                raise ProbeError(f"{self}: edge {number} met no token; the ablation did not fire")
+    def change(self, call: AttentionCall, rows: Tensor, columns: Tensor) -> None:
+        """Score the edges with vectors before rotation."""
+        call.remove_rotation(rows, columns)
 
 
 def edvt() -> NoRope:

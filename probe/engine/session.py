@@ -194,7 +194,8 @@ class Session:
         """The module's own attention, then the edits of ablations, then captures."""
         own = seam.implementation(module, self._own[module]._attn_implementation)
         output, weights = own(module, query, key, value, mask, **kwargs)
-        layer: int = module.layer_idx  # type: ignore[assignment]
+        own_index: Any = module.layer_idx
+        layer = int(own_index)
         full = mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
         call = AttentionCall(
             layer=layer,
