@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+# One thread a worker: two workers with two threads each would wait for one another.
+TEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS)
 BIN := .venv/bin
 
 .PHONY: demo test test-all lint venv clean
@@ -12,10 +14,10 @@ demo: .venv/.installed
 	$(BIN)/probe demo
 
 test: venv
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(TEST)
 
 test-all: venv
-	$(BIN)/python -m pytest -n $(WORKERS) -m "full or not full"
+	$(TEST) -m "full or not full"
 
 lint: venv
 	$(BIN)/ruff check .
