@@ -197,7 +197,7 @@ def _summary(follow, plain, captured, redundant, others, tokens, blind) -> tuple
         f"It looks at the video most in layer {top} ({mass['mass'][top]:.0%} of the last "
         f"position's attention); {strongest} adds most to the answer.",
         f"{when}; {int(fewest['tokens'])} of {int(kept['tokens'].max())} tokens, chosen by "
-        "attention in layer 2, are the fewest tried that still give the same answer.",
+        "attention, are the fewest tried that still give the same answer.",
         f"The same answer comes out for these other clips: {kept_by}.",
         f"The generated token that depends most on the video is '{most['token'].strip()}' "
         f"({most['influence']:.1f} nats); the mean is {tokens['influence'].mean():.1f} nats.",
