@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.capture.base import Capture
-from probe.capture.gather import MANY, array, group_mean, query_groups, rows_of, stack, store
+from probe.capture.gather import (
+    MANY,
+    array,
+    group_mean,
+    query_axis,
+    query_groups,
+    rows_of,
+    stack,
+    store,
+)
 from probe.models.selection import Partition
 from probe.spec import Layers, resolve_layers
 
@@ -53,14 +62,12 @@ class AttentionEntropy(Capture):
         store(session, state, call.layer, group_mean(session, entropy, rows, state["groups"]))
 
     def finish(self, session: Session, state: dict) -> dict[str, xr.DataArray]:
-        every = self.queries == "tokens"
-        labels = np.arange(len(state["groups"])) if every else list(state["groups"])
-        dims = ["layer", "head", "position" if every else "query_group"]
+        dim, labels = query_axis(self.queries, state["groups"])
         heads = np.arange(session.model.n_heads)
-        coords = {"layer": list(state["layers"]), "head": heads, dims[2]: labels}
+        coords = {"layer": list(state["layers"]), "head": heads, dim: labels}
         values = stack(session, state, state["layers"])
         about = "entropy of the attention weights, mean over the query group"
-        return {self.kind: array(session, values, dims, coords, "nat", about)}
+        return {self.kind: array(session, values, ["layer", "head", dim], coords, "nat", about)}
 
     def memory(self, session: Session) -> int:
         layers = resolve_layers(self.layers, session.model.n_layers, self.kind)

@@ -37,6 +37,13 @@ def query_groups(session: Session, queries: Partition, owner: str) -> dict[str, 
     return {"readout": np.zeros(0, np.int64)}
 
 
+def query_axis(queries: Partition, groups: Mapping[str, np.ndarray]) -> tuple[str, Any]:
+    """Dim of the queries in a result and its labels: single positions, or named groups."""
+    if queries == "tokens":
+        return "position", np.arange(len(groups))
+    return "query_group", list(groups)
+
+
 def rows_of(session: Session, call: AttentionCall, groups: Mapping[str, np.ndarray]) -> np.ndarray:
     """Layout positions of all rows that the groups read in this call."""
     if session.generating:

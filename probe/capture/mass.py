@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from probe.capture.base import Capture
-from probe.capture.gather import MANY, array, group_mean, query_groups, rows_of, stack, store
+from probe.capture.gather import (
+    MANY,
+    array,
+    group_mean,
+    query_axis,
+    query_groups,
+    rows_of,
+    stack,
+    store,
+)
 from probe.models.selection import Partition
 from probe.spec import Layers, resolve_layers
 
@@ -69,20 +78,18 @@ class AttentionMass(Capture):
         store(session, state, call.layer, group_mean(session, mass, rows, state["groups"]))
 
     def finish(self, session: Session, state: dict) -> dict[str, xr.DataArray]:
-        every = self.queries == "tokens"
-        labels = np.arange(len(state["groups"])) if every else list(state["groups"])
-        dims = ["layer", "head", "position" if every else "query_group", "key_group"]
+        dim, labels = query_axis(self.queries, state["groups"])
         coords = {
             "layer": list(state["layers"]),
             "head": np.arange(session.model.n_heads),
-            dims[2]: labels,
+            dim: labels,
             "key_group": list(state["keys"]),
         }
         return {
             self.kind: array(
                 session,
                 stack(session, state, state["layers"]),
-                dims,
+                ["layer", "head", dim, "key_group"],
                 coords,
                 "1",
                 "attention weight summed over the key group, mean over the query group",

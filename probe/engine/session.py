@@ -116,8 +116,8 @@ class Session:
         """A forward starts: which positions are its rows, and their explicit position ids."""
         if seam.current.get() is not self:
             raise ProbeError(f"{self.model.name}: in use by another run; load it once a run")
-        x = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else None
-        shape = (x if x is not None else kwargs["input_ids"]).shape
+        x = kwargs.get("inputs_embeds")
+        shape = (kwargs["input_ids"] if x is None else x).shape
         cache = kwargs.get("past_key_values")
         if cache is None or cache.get_seq_length() == 0:
             self.step, first = 0, 0
