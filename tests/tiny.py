@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from probe.models.encode import Example, encode
+from probe.models.encode import Example
 from probe.models.loading import load
 from probe.models.video_model import VideoModel
 from probe.video import Clip
@@ -58,7 +58,7 @@ def clip(count: int = 5, height: int = 40, width: int = 60, seed: int = 0) -> Cl
 def example(model: VideoModel, frames: Any = 5, question: str = "What moves?", **more) -> Example:
     """An encoded example; `frames` is a clip, a number of noise frames, or None."""
     shown = clip(frames) if isinstance(frames, int) else frames
-    return encode(model.hf, model.processor, model.family, shown, question, **more)
+    return model.encode(shown, question, frames=None, **more)
 
 
 @cache

@@ -44,6 +44,11 @@ class Ablation(Spec):
         `x` is the residual stream [row, channel] that enters the layer.
         """
 
+    def residual(self, session: Session, state: dict, layer: int, x: Tensor) -> Tensor | None:
+        """The residual stream [row, channel] that enters a layer, in every forward; a changed one
+        takes its place. `session.positions[layer]` says which layout positions the rows are.
+        """
+
     def finish(self, session: Session, state: dict) -> None:
         """Prove that it fired.
 

@@ -55,7 +55,7 @@ def redundancy(
     """
     import pandas as pd
 
-    if x.layout.video is None or x.answer is not None:
+    if not x.layout.clips or x.answer is not None:
         raise ProbeError("redundancy: encode a clip and a question, without an answer")
     full = model.run(x, [AttentionMass(queries=["last"], keys=["video"]), FrameSimilarity()])
     progress()

@@ -30,7 +30,7 @@ class FrameSimilarity(Capture):
 
     def start(self, session: Session) -> dict:
         layout = session.layout
-        if session.generating or layout.video is None or len(layout.groups) < 2:
+        if session.generating or not layout.clips or len(layout.groups) < 2:
             raise ProbeError(f"{self.kind}: needs a run on a clip of at least two frames")
         return {"video": layout.select("video"), "frames": len(layout.groups)}
 

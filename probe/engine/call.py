@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,16 @@ class AttentionCall:
     _weights: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _cuts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def detached(self) -> AttentionCall:
+        """The same call outside the graph of gradients."""
+        return replace(
+            self,
+            query=self.query.detach(),
+            key=self.key.detach(),
+            value=self.value.detach(),
+            output=self.output.detach(),
+        )
 
     @property
     def heads(self) -> int:

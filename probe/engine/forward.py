@@ -45,8 +45,9 @@ def run(
         started = time.perf_counter()
         out = model.hf(**x.inputs, use_cache=False, logits_to_keep=wanted)
         seconds = time.perf_counter() - started
+        session.backward(out.logits[0])
         session.finish()
-    values = out.logits[0].float().cpu()
+    values = out.logits[0].detach().float().cpu()
     if not torch.isfinite(values[np.isin(readout, session.present[-1])]).all():
         raise explain(model, x, ablations)
     return Run(

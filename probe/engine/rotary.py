@@ -10,31 +10,50 @@ from torch import Tensor, nn
 
 from probe.errors import ProbeError
 
+Tables = tuple[Tensor, Tensor]
+
 
 class Rotary:
-    """Tables of all positions so far: keys of past steps are unrotated too."""
+    """Tables of all positions so far: keys of past steps are unrotated too.
+
+    Most families share one table among all layers; where layers differ in kind, each kind has its
+    own.
+    """
 
     def __init__(self) -> None:
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._tables: dict[int, list[Tables]] = {}
+        self._given: dict[int, Tables] = {}
 
-    def grow(self, tables: tuple[Tensor, Tensor] | None, first: bool) -> None:
-        """Add the tables (cos, sin) [1, row, channel] of a forward; `first` starts anew."""
+    def grow(self, layer: int, tables: Tables | None, first: bool) -> None:
+        """Add a layer's tables (cos, sin) [1, row, channel] of a forward; `first` starts anew."""
         if tables is None:
             return
-        cos, sin = (table[0] for table in tables)
-        if not first and self._tables is not None:
-            cos, sin = torch.cat([self._tables[0], cos]), torch.cat([self._tables[1], sin])
-        self._tables = cos, sin
+        if first or layer not in self._tables:
+            self._tables[layer] = []
+        self._tables[layer].append(tables)
 
-    def remove(self, module: nn.Module, x: Tensor, positions: np.ndarray) -> Tensor:
+    def of(self, layer: int) -> Tables:
+        """A layer's tables (cos, sin) [row, channel] of all positions."""
+        if layer not in self._tables:
+            raise ProbeError(f"layer {layer} gets no rotary tables; there are no rotary positions")
+        if len(self._tables[layer]) > 1:
+            cos, sin = (
+                torch.cat(parts, dim=-2) for parts in zip(*self._tables[layer], strict=True)
+            )
+            self._tables[layer] = [(cos, sin)]
+        cos, sin = self._tables[layer][0]
+        return cos[0], sin[0]
+
+    def remove(self, layer: int, module: nn.Module, x: Tensor, positions: np.ndarray) -> Tensor:
         """Vectors [head, n, channel] before rotation: the family's own rotary with -sin.
 
-        Dividing by cos^2 + sin^2 undoes a scale in the tables (attention temperature of YaRN).
+        Dividing by cos^2 + sin^2 undoes a scale in the tables (attention temperature of YaRN);
+        channels that a partial rotary leaves alone stay as they are.
         """
-        if self._tables is None:
-            raise ProbeError(f"{type(module).__name__}: gets no rotary tables; nothing to remove")
         index = torch.as_tensor(positions, device=x.device)
-        cos, sin = (table[index][None].float() for table in self._tables)
+        cos, sin = (table[index][None].float() for table in self.of(layer))
         rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
         raw = rotate(x[None].float(), x[None].float(), cos, -sin)[0][0]
-        return raw / (cos**2 + sin**2)
+        scale = (cos.square() + sin.square()).mean(-1)[0, :, None]
+        channels = min(cos.shape[-1], raw.shape[-1])
+        return torch.cat([raw[..., :channels] / scale, raw[..., channels:]], dim=-1)

@@ -13,7 +13,10 @@ from probe.ablate.base import Ablation
 from probe.capture.base import Capture
 from probe.capture.sweep import Sweep
 from probe.engine import seam
+from probe.engine.attributes import Attributes
 from probe.engine.call import AttentionCall
+from probe.engine.deepstack import Deepstack
+from probe.engine.hooks import after, implements, numbered, told, vision_hooks
 from probe.engine.rotary import Rotary
 from probe.engine.shorten import shorten
 from probe.errors import ProbeError
@@ -35,6 +38,7 @@ class Session:
         present: per layer, the layout positions in the layer (its keys), rows of all steps.
         emitted: after `generate`, the token of each step.
         force: take the full path even where an ablation is neutral (for tests).
+        gradient: a capture wants gradients; autograd is on from the merged embeddings on.
     """
 
     def __init__(
@@ -50,18 +54,21 @@ class Session:
         self.layout = layout or example.layout
         self.generating = layout is not None
         self.force = force
+        self.gradient = any(capture.needs_gradient for capture in captures)
         self.step = -1
         self.positions: list[np.ndarray] = []
         self.present: list[np.ndarray] = [np.zeros(0, np.int64)] * model.n_layers
         self.emitted: list[int] = []
         self.sweep = Sweep()
+        self.vision = vision_hooks(self, captures)
         self.captures = [(capture, capture.start(self)) for capture in captures]
         started = [(ablation, ablation.start(self)) for ablation in ablations]
         self.ablations = [(a, state) for a, state in started if state is not None]
-        self._reducing = any(_implements(a, "survivors") for a, _ in self.ablations)
+        self._reducing = any(implements(a, "survivors") for a, _ in self.ablations)
         self._undo: list[Any] = []
         self._own: dict[nn.Module, Any] = {}
-        self._rotary = Rotary()
+        self._numbers: dict[nn.Module, int] = {}
+        self._rotary, self._deepstack = Rotary(), Deepstack()
 
     # -- in and out ------------------------------------------------------------------------
 
@@ -71,6 +78,7 @@ class Session:
         if not self.model.lock.acquire(blocking=False):
             raise ProbeError(f"{self.model.name}: in use by another run; load it once a run")
         self._token = seam.current.set(self)
+        self._attributes = Attributes(self.model.hf)
         try:
             self._install()
         except BaseException:
@@ -79,36 +87,49 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.vision is not None:
+            self.vision.leave()
         for handle in self._undo:
             handle.remove()
         for module, config in self._own.items():
             module.config = config
         self._undo, self._own = [], {}
+        self._attributes.restore()
         seam.current.reset(self._token)
         self.model.lock.release()
 
     def finish(self) -> None:
-        """Let every ablation prove that it fired."""
+        """Let every ablation prove that it fired, and every vision layer that it was reached."""
+        if self.vision is not None:
+            self.vision.finish()
         for ablation, state in self.ablations:
             ablation.finish(self, state)
 
     def _install(self) -> None:
-        model = self.model
-        decoder, layers = model.decoder, model.layers
+        model, family = self.model, self.model.family
         listening = [a for a, _ in (*self.captures, *self.ablations)]
-        if any(_implements(a, "attention") or _implements(a, "edit") for a in listening):
-            for layer in layers:
-                self._own[layer.self_attn] = seam.install(layer.self_attn)
-        self._undo.append(decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
-        for number, layer in enumerate(layers):
-            enter = _numbered(self._enter, number)
+
+        def anyone(*events: str) -> bool:
+            return self.gradient or any(implements(a, e) for a in listening for e in events)
+
+        self._undo.append(model.decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for number, layer in enumerate(model.layers):
+            attention = layer.get_submodule(family.attention)
+            if anyone("attention", "edit"):
+                self._own[attention] = seam.install(attention)
+                self._numbers[attention] = number
+            enter = numbered(self._enter, number)
             self._undo.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
-            if any(_implements(a, "output") for a in listening):
-                for part, module in (("attention", layer.self_attn), ("mlp", layer.mlp)):
-                    self._undo.append(module.register_forward_hook(_output(self, number, part)))
-        self._undo.append(decoder.norm.register_forward_pre_hook(self._final))
+            self._undo.append(layer.register_forward_hook(after(self._leave, number)))
+            if anyone("output"):
+                for part, path in zip(("attention", "mlp"), family.added, strict=True):
+                    hook = told(self, number, part)
+                    self._undo.append(layer.get_submodule(path).register_forward_hook(hook))
+        self._undo.append(model.decoder.norm.register_forward_pre_hook(self._final))
         if self._reducing:
-            self._undo.append(decoder.norm.register_forward_hook(self._restore_length))
+            self._undo.append(model.decoder.norm.register_forward_hook(self._restore_length))
+        if self.vision is not None:
+            self.vision.enter()
 
     # -- events of one forward -------------------------------------------------------------
 
@@ -137,7 +158,7 @@ class Session:
         mask = kwargs.get("attention_mask")
         if self._reducing and isinstance(mask, Tensor) and mask.dim() == 2 and bool(mask.all()):
             kwargs["attention_mask"] = None
-        return args, kwargs
+        return args, self._deepstack.take(kwargs)
 
     @property
     def prompt(self) -> np.ndarray:
@@ -146,9 +167,12 @@ class Session:
 
     def _enter(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple:
         x = args[0] if args else kwargs["hidden_states"]
+        self._rotary.grow(layer, kwargs.get("position_embeddings"), first=self.step == 0)
         if layer == 0:
-            self._rotary.grow(kwargs.get("position_embeddings"), first=self.step == 0)
-            self._tell("embedding", x[0])
+            if self.gradient:  # until the run's no_grad ends; the vision tower keeps no graph
+                torch.set_grad_enabled(True)
+                x = x.detach().requires_grad_()
+            self.tell("embedding", x[0])
         if self.step == 0:
             for ablation, state in self.ablations:
                 kept = ablation.survivors(self, state, layer, x[0])
@@ -161,15 +185,29 @@ class Session:
         if len(self.present[layer]) <= self._first_rows()[-1]:
             rows, keys = self.positions[layer], self.present[layer]
             kwargs = shorten(kwargs, self._first_rows(), rows, keys)
-        self._tell("residual", layer, x[0])
+        for ablation, state in self.ablations:
+            changed = ablation.residual(self, state, layer, x[0])
+            x = x if changed is None else changed[None].to(x)
+        self.trace("residual", layer, x)
+        self.tell("residual", layer, x[0])
         return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
+
+    def _leave(self, layer: int, module: nn.Module, output: Any) -> Any:
+        """Add the layer's vision features, in families that have them."""
+        x = output[0] if isinstance(output, tuple) else output
+        stacked = self._deepstack.after(layer, x, self.positions[layer])
+        if stacked is None:
+            return None
+        x, added = stacked
+        self.tell("output", layer, "deepstack", added[0])
+        return (x, *output[1:]) if isinstance(output, tuple) else x
 
     def _first_rows(self) -> np.ndarray:
         """Rows of this forward before any reduction."""
         return self.prompt if self.step == 0 else self.positions[0]
 
     def _final(self, module: nn.Module, args: tuple) -> None:
-        self._tell("final", args[0][0])
+        self.tell("final", args[0][0])
 
     def _restore_length(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         """Full length again, NaN at dropped positions, so that readout indices stay right."""
@@ -192,24 +230,27 @@ class Session:
         kwargs: dict,
     ) -> tuple[Tensor, Tensor | None]:
         """The module's own attention, then the edits of ablations, then captures."""
+        if self.vision is not None and self.vision.owns(module):
+            return self.vision.attend(module, query, key, value, mask, kwargs)
         own = seam.implementation(module, self._own[module]._attn_implementation)
         output, weights = own(module, query, key, value, mask, **kwargs)
-        own_index: Any = module.layer_idx
-        layer = int(own_index)
+        layer = self._numbers[module]
         full = mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
+        keys = key.shape[2]
         call = AttentionCall(
             layer=layer,
             module=module,
             query=query[0],
             key=key[0],
             value=value[0],
-            mask=None if full is None else full[0, 0, :, : key.shape[2]],
+            mask=None if full is None else full[0, 0, :, :keys],
             scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
             positions=self.positions[layer],
-            key_positions=self.present[layer],
+            # The cache of a layer with a sliding window forgets keys that it has passed.
+            key_positions=self.present[layer][-keys:],
             causal=bool(getattr(module, "is_causal", True)),
             softcap=kwargs.get("softcap"),
-            unrotate=lambda x, positions: self._rotary.remove(module, x, positions),
+            unrotate=lambda x, positions: self._rotary.remove(layer, module, x, positions),
         )
         for ablation, state in self.ablations:
             ablation.edit(self, state, call)
@@ -220,26 +261,28 @@ class Session:
         if self.step == 0:
             for ablation, state in self.ablations:
                 ablation.attention(self, state, call)
-        self._tell("attention", call)
+        self.trace("head", layer, output)
+        self.tell("attention", call.detached() if self.gradient else call)
         return output, weights
 
-    def _tell(self, event: str, *what: Any) -> None:
-        for capture, state in self.captures:
-            getattr(capture, event)(self, state, *what)
+    # -- telling captures ------------------------------------------------------------------
 
+    def tell(self, event: str, *what: Any) -> None:
+        """Tell every capture of an event; tensors are outside the graph of gradients."""
+        if self.gradient:
+            what = tuple(w.detach() if isinstance(w, Tensor) else w for w in what)
+        with torch.no_grad():
+            for capture, state in self.captures:
+                getattr(capture, event)(self, state, *what)
 
-def _implements(thing: Capture | Ablation, event: str) -> bool:
-    base = Capture if isinstance(thing, Capture) else Ablation
-    return hasattr(base, event) and getattr(type(thing), event) is not getattr(base, event)
+    def trace(self, site: str, layer: int, x: Tensor) -> None:
+        """Show captures that want gradients the tensor that the model goes on with."""
+        for capture, state in self.captures if self.gradient else ():
+            if capture.needs_gradient:
+                capture.trace(self, state, site, layer, x)
 
-
-def _numbered(function: Any, layer: int) -> Any:
-    return lambda module, args, kwargs: function(layer, module, args, kwargs)
-
-
-def _output(session: Session, layer: int, part: str) -> Any:
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        y = output[0] if isinstance(output, tuple) else output
-        session._tell("output", layer, part, y[0])
-
-    return hook
+    def backward(self, logits: Tensor) -> None:
+        """Let captures that asked for it take gradients of the logits [readout, vocab]."""
+        for capture, state in self.captures if self.gradient else ():
+            if capture.needs_gradient:
+                capture.backward(self, state, logits)

@@ -1,8 +1,8 @@
-"""A clip and a question become the model's inputs and their layout."""
+"""Clips, images and a question become the model's inputs and their layout."""
 
 from __future__ import annotations
 
-import re
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.errors import ProbeError
+from probe.models import prompt as prompts
+from probe.models.arrange import arrange, readable
+from probe.models.expansion import align, recording
+from probe.models.given import Picture, Turn
 from probe.models.layout import Layout
+from probe.video import Clip
 
 if TYPE_CHECKING:
     import torch
 
     from probe.models.family import Family
-    from probe.video import Clip
 
-
-_MARK = "\ue000probe\ue000"
+TICKS = 1000  # a clock of milliseconds, so that processors write true seconds into the text
 
 
 @dataclass(frozen=True)
@@ -27,92 +30,88 @@ class Example:
     """One encoded example.
 
     Attributes:
-        inputs: what the transformers model is called with; includes `position_ids`.
+        inputs: what the transformers model is called with; includes `position_ids`, [1, token]
+            or [3, 1, token] for rotary positions with three axes.
         layout: what each position is.
-        clip: the frames the model sees, or None.
+        turns: the conversation: texts, clips and pictures as given.
         question, answer, options: as given.
         prompt: the text after the chat template, placeholders not expanded.
     """
 
     inputs: dict[str, torch.Tensor]
     layout: Layout
-    clip: Clip | None
+    turns: tuple[Turn, ...]
     question: str
     answer: str | None
     options: tuple[str, ...]
     prompt: str
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clips in the order of the conversation."""
+        return tuple(p for turn in self.turns for p in turn.parts if isinstance(p, Clip))
+
+    @property
+    def clip(self) -> Clip | None:
+        """The first clip, or None."""
+        return self.clips[0] if self.clips else None
 
 
 def encode(
     hf: Any,
     processor: Any,
     family: Family,
-    clip: Clip | None,
-    question: str,
+    turns: Sequence[Turn],
     answer: str | None = None,
     options: Sequence[str] | None = None,
-    system: str | None = None,
 ) -> Example:
     """Encode with the checkpoint's own chat template and processor.
 
+    Args:
+        hf, processor, family: the model.
+        turns: the conversation; the last is the user's, and its text is the question.
+        answer: text that follows the prompt (teacher forcing).
+        options: choices, listed behind the question.
+
     Raises:
-        ProbeError: an empty question, or a template that loses it.
+        ProbeError: an empty question, a template that loses a text, or a processor that expands
+            the prompt in a way the layout does not know.
     """
-    import torch
-
-    if not question or not question.strip():
+    question = " ".join(part for part in turns[-1].parts if isinstance(part, str)).strip()
+    if not question or turns[-1].role != "user":
         raise ProbeError("the question is empty; ask something, for example --ask 'What moves?'")
-    question, system = question.strip(), (system or "").strip()
-    lines = [
-        f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options or ())
-    ]
-    asked = "\n".join([question, *lines])
-    tokenizer = processor.tokenizer
-    video_id = getattr(hf.config, family.video_token)
-    placeholder = tokenizer.convert_ids_to_tokens(video_id)
-    _check_placeholders(hf.config, tokenizer, placeholder, asked + system)
-
-    def render(asked: str, system: str) -> str:
-        content = [{"type": "video"}] if clip is not None else []
-        messages = [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
-        if system:
-            text = [{"type": "text", "text": system}]
-            messages.insert(0, {"role": "system", "content": text})
-        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-    prompt = render(asked, system)
-    inputs = dict(processor(text=[prompt], return_tensors="pt", **_video_arguments(clip)))
+    known = prompts.placeholders(processor, hf.config, family)
+    turns = [*turns[:-1], _with_options(turns[-1], options or ())]
+    prompts.refuse_placeholders(known, turns)
+    prompt = prompts.render(processor, family.template, turns)
+    spans = prompts.spans(processor, family.template, turns, len(options or ()))
+    clips = [part for turn in turns for part in turn.parts if isinstance(part, Clip)]
+    pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
+    _check_frames(family, clips)
+    copied, recorder = recording(processor)
+    process = family.process or _process
+    inputs = process(copied, prompt, *_tensors(clips, pictures))
+    text, offsets = inputs.pop("text", recorder.text), inputs.pop("offset_mapping", None)
     ids = inputs["input_ids"][0]
-    repeated = int((ids == video_id).sum())
-
-    def expand(text: str) -> str:
-        return text.replace(placeholder, placeholder * repeated) if repeated else text
-
-    text = expand(prompt)
-    offsets = _offsets(tokenizer, text, ids)
-    start = _find(text, expand(render(_MARK, system)), asked, "question")
-    spans = {"question": (start, start + len(question))}
-    for number, line in enumerate(lines, 1):
-        before = spans["question" if number == 1 else f"option {number - 1}"][1] + 1
-        spans[f"option {number}"] = (before, before + len(line))
-    if system:
-        start = _find(text, expand(render(asked, _MARK)), system, "system prompt")
-        spans["system"] = (start, start + len(system))
-    role = _roles(offsets, spans)
-    inputs["position_ids"] = torch.arange(len(ids))[None]
+    if offsets is None:
+        offsets = _offsets(processor.tokenizer, text, ids)
+    expansion = align(prompt, text, prompts.pattern(known, family))
     inputs = {
         name: value.to(hf.device, hf.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-        if isinstance(value, torch.Tensor)
+        for name, value in _as_tensors(inputs).items()
     }
-    layout = _layout(hf.config, family, tokenizer, ids, role, video_id, inputs, clip)
-    x = Example(inputs, layout, clip, question, None, tuple(options or ()), prompt)
+    inputs["position_ids"] = _positions(hf, inputs)
+    layout = arrange(
+        hf.config, family, processor, inputs, clips, pictures,
+        known, expansion, spans, offsets,
+    )  # fmt: skip
+    x = Example(inputs, layout, tuple(turns), question, None, tuple(options or ()), prompt)
     if answer is None:
         return x
-    new = continuation(tokenizer, text, answer)
+    new = continuation(processor.tokenizer, text, answer)
     if not new:
         raise ProbeError("the answer is empty; leave answer=None to read at the prompt's end")
-    return append(x, new, tokenizer, answer)
+    return append(x, new, processor.tokenizer, answer)
 
 
 def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Example:
@@ -122,79 +121,19 @@ def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Examp
     inputs = dict(x.inputs)
     count = len(x.layout)
     for name, value in x.inputs.items():
-        if value.dim() == 2 and value.shape[-1] == count:
+        if value.shape[-1] == count and value.shape[-2:-1] == (1,):
             fill = 1 if name == "attention_mask" else 0
-            inputs[name] = value.new_full((1, count + len(ids)), fill)
-            inputs[name][:, :count] = value
+            inputs[name] = value.new_full((*value.shape[:-1], count + len(ids)), fill)
+            inputs[name][..., :count] = value
     first = int(x.inputs["position_ids"].max()) + 1
     inputs["input_ids"][0, count:] = torch.as_tensor(list(ids))
-    inputs["position_ids"][0, count:] = torch.arange(first, first + len(ids))
-    texts = tuple(_readable(tokenizer, t) for t in tokenizer.convert_ids_to_tokens(list(ids)))
+    inputs["position_ids"][..., count:] = torch.arange(first, first + len(ids))
+    texts = tuple(readable(tokenizer, t) for t in tokenizer.convert_ids_to_tokens(list(ids)))
     longer = x.layout.extend(len(ids))
     role = longer.role.copy()
     role[count:] = "answer"
     layout = replace(longer, tokens=x.layout.tokens + texts, role=role, readout=longer.readout[:-1])
     return replace(x, inputs=inputs, layout=layout, answer=answer)
-
-
-def _video_arguments(clip: Clip | None) -> dict[str, Any]:
-    if clip is None:
-        return {}
-    import torch
-    from transformers.video_utils import VideoMetadata
-
-    lasts = clip.seconds[-1] - clip.seconds[0]
-    rate = (len(clip) - 1) / lasts if lasts > 0 else 1.0
-    height, width = clip.frames.shape[1:3]
-    metadata = VideoMetadata(
-        total_num_frames=len(clip),
-        fps=float(rate),
-        width=int(width),
-        height=int(height),
-        duration=float(len(clip) / rate),
-        frames_indices=list(range(len(clip))),
-    )
-    frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2)
-    return {"videos": [frames], "do_sample_frames": False, "video_metadata": [metadata]}
-
-
-def _check_placeholders(config: Any, tokenizer: Any, video: str, text: str) -> None:
-    image_id = getattr(config, "image_token_id", None)
-    images = [] if image_id is None else [tokenizer.convert_ids_to_tokens(image_id)]
-    for placeholder in [video, *images]:
-        if placeholder in text:
-            raise ProbeError(
-                f"the question must not contain {placeholder}, the placeholder of a video or an "
-                "image; write it another way"
-            )
-
-
-def _offsets(tokenizer: Any, text: str, ids: torch.Tensor) -> list[tuple[int, int]]:
-    """Each token's characters in the prompt whose placeholders are expanded."""
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    if encoded["input_ids"] != ids.tolist():
-        raise ProbeError("the processor expands this prompt in a way the layout does not know")
-    return encoded["offset_mapping"]
-
-
-def _find(text: str, marked: str, part: str, what: str) -> int:
-    """Where `part` starts in the prompt; `marked` is the prompt with a mark in its place.
-
-    A search for the words themselves would find them in the template too ("user", "a").
-    """
-    end = len(text) - len(marked.partition(_MARK)[2])
-    if _MARK not in marked or text[end - len(part) : end] != part:
-        raise ProbeError(f"the chat template of this checkpoint does not keep the {what}")
-    return end - len(part)
-
-
-def _roles(offsets: list, spans: dict[str, tuple[int, int]]) -> np.ndarray:
-    role = np.full(len(offsets), "template", dtype="<U16")
-    for name, (start, end) in spans.items():
-        for position, (a, b) in enumerate(offsets):
-            if a < end and b > start:
-                role[position] = name
-    return role
 
 
 def continuation(tokenizer: Any, text: str, more: str) -> list[int]:
@@ -206,40 +145,94 @@ def continuation(tokenizer: Any, text: str, more: str) -> list[int]:
     return tokenizer(more, add_special_tokens=False)["input_ids"]
 
 
-def _layout(config, family, tokenizer, ids, role, video_id, inputs, clip) -> Layout:
-    frames = 0 if clip is None else len(clip)
-    grid = family.grid(config, inputs, frames) if clip is not None else None
-    group, row, col = np.full((3, len(ids)), -1)
-    places = np.flatnonzero(ids.numpy() == video_id)
-    if grid is not None:
-        if len(places) != len(grid.role):
+def _with_options(turn: Turn, options: Sequence[str]) -> Turn:
+    lines = [f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options)]
+    last = max(place for place, part in enumerate(turn.parts) if isinstance(part, str))
+    asked = "\n".join([str(turn.parts[last]), *lines])
+    return Turn(turn.role, (*turn.parts[:last], asked, *turn.parts[last + 1 :]))
+
+
+def _check_frames(family: Family, clips: Sequence[Clip]) -> None:
+    for clip in clips:
+        if family.frames is not None and len(clip) != family.frames:
             raise ProbeError(
-                f"{family.title}: the processor made {len(places)} visual tokens, the layout "
-                f"expects {len(grid.role)}; the processor's settings do not fit the checkpoint"
+                f"{family.title} takes {family.frames} frames a clip, not {len(clip)}; "
+                f"encode with frames={family.frames}"
             )
-        role[places] = grid.role
-        group[places], row[places], col[places] = grid.group, grid.row, grid.col
-    seconds = np.zeros(0) if clip is None else np.asarray(clip.seconds, dtype=float)
-    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
-    ends = np.append(seconds[1:], seconds[-1] + step) if len(seconds) else seconds
-    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-    return Layout(
-        tokens=tuple(_readable(tokenizer, token) for token in tokens),
-        role=role,
-        group=group,
-        row=row,
-        col=col,
-        video=grid,
-        seconds=seconds,
-        ends=ends,
-        source_frame=np.zeros(0, int) if clip is None else np.asarray(clip.source_frames),
-        frame_size=(0, 0) if clip is None else tuple(clip.frames.shape[1:3]),
-        last=len(ids) - 1,
-        readout=np.array([len(ids) - 1]),
+
+
+def _process(processor: Any, prompt: str, videos: list, metadata: list, images: list) -> dict:
+    """The usual call of a processor."""
+    given: dict[str, Any] = {}
+    if videos:
+        given |= {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+    if images:
+        given["images"] = images
+    return dict(processor(text=[prompt], return_tensors="pt", **given))
+
+
+def _tensors(clips: Sequence[Clip], pictures: Sequence[Picture]) -> tuple[list, list, list]:
+    """Frames [time, channel, height, width], their metadata, and images, for a processor."""
+    import torch
+    from transformers.video_utils import VideoMetadata
+
+    metadata = []
+    for clip in clips:
+        height, width = clip.frames.shape[1:3]
+        seconds = clip.seconds - min(0.0, float(clip.seconds[0]))
+        step = (seconds[-1] - seconds[0]) / max(1, len(clip) - 1) or 1.0
+        lasts = step * len(clip)
+        metadata.append(
+            VideoMetadata(
+                total_num_frames=max(1, round(lasts * TICKS)),
+                fps=float(TICKS),
+                width=int(width),
+                height=int(height),
+                duration=float(lasts),
+                frames_indices=[round(second * TICKS) for second in seconds.tolist()],
+            )
+        )
+    shown = [(clip.frames, (0, 3, 1, 2)) for clip in clips]
+    stills = [(picture.pixels, (2, 0, 1)) for picture in pictures]
+    videos, images = (
+        [torch.from_numpy(np.ascontiguousarray(pixels)).permute(order) for pixels, order in some]
+        for some in (shown, stills)
     )
+    return videos, metadata, images
 
 
-def _readable(tokenizer: Any, token: str) -> str:
-    if token in tokenizer.all_special_tokens or re.fullmatch(r"<.*>", token):
-        return token
-    return tokenizer.convert_tokens_to_string([token])
+def _as_tensors(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Everything that is numbers, as tensors; processors leave some as lists."""
+    import torch
+
+    found = {}
+    for name, value in inputs.items():
+        if isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value):
+            value = torch.tensor(value)
+        if isinstance(value, torch.Tensor):
+            found[name] = value
+    return found
+
+
+def _positions(hf: Any, inputs: dict[str, Any]) -> Any:
+    """Position ids as the model would make them from the whole inputs; it falls back to one axis
+    where it has to make them from embeddings alone.
+    """
+    import torch
+
+    ids = inputs["input_ids"]
+    three_axes = getattr(getattr(hf, "model", None), "get_rope_index", None)
+    if three_axes is None:
+        return torch.arange(ids.shape[1], device=ids.device)[None]
+    takes = inspect.signature(three_axes).parameters
+    return three_axes(**{name: value for name, value in inputs.items() if name in takes})[0]
+
+
+def _offsets(tokenizer: Any, text: str, ids: torch.Tensor) -> list[tuple[int, int]]:
+    """Each token's characters in the expanded prompt."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ProbeError("this checkpoint's tokenizer has no offsets; load its fast tokenizer")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    if encoded["input_ids"] != ids.tolist():
+        raise ProbeError("the processor expands this prompt in a way the layout does not know")
+    return encoded["offset_mapping"]

@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 if TYPE_CHECKING:
     from torch import nn
 
-    from probe.models.layout import VideoGrid
+    from probe.models.layout import Visual, VisualGrid
 
 
 @dataclass(frozen=True)
@@ -20,25 +20,56 @@ class Family:
 
     Attributes:
         model_type: `config.model_type` of its checkpoints.
-        model_class: name of the transformers class that loads them.
+        model_class: the class that loads them, or its name in transformers.
         title: name for people.
         example: a hub id that loads.
-        grid: (config, processor inputs, number of frames) -> the grid of the visual tokens, in
-            the order the model receives them.
-        video_token: name of the config field with the placeholder's token id.
-        decoder, vision, head: dotted paths of the text decoder (with `.layers`, `.norm`,
-            `.rotary_emb`), the vision tower and the unembedding in the model.
+        grid: (config, processor inputs, visual) -> the grid of the tokens of one clip or image,
+            in the order the model receives them.
+        video_token, image_token: name of the config field with the placeholder's token id; the
+            same field where frames go in as images; None for no images.
+        placeholder: regular expression of what the processor replaces by a clip's or image's
+            tokens, where that is more than the placeholder itself.
+        timestamps: seconds that the processor's text gives to each temporal group, from
+            (visual, seconds of its frames); None where it writes none.
+        template: chat template for checkpoints whose processor has none.
+        process: (processor, prompt, videos, video_metadata, images) -> the model's inputs, where
+            the processor is not called in the usual way.
+        decoder, vision, projector, head: dotted paths in the model of the text decoder (with
+            `.layers` and `.norm`), the vision tower, what carries its features over to the
+            decoder, and the unembedding.
+        attention, mlp, output: dotted paths in a decoder layer of the attention module, the MLP,
+            and the attention's output projection.
+        added: dotted paths in a decoder layer of the modules whose outputs are added to the
+            residual stream for ("attention", "mlp"); differs from them where a norm follows.
+        frames: the number of frames the checkpoints take, where it is fixed.
     """
 
     model_type: str
-    model_class: str
+    model_class: str | type
     title: str
     example: str
-    grid: Callable[[Any, dict[str, Any], int], VideoGrid]
+    grid: Callable[[Any, dict[str, Any], Visual], VisualGrid]
     video_token: str = "video_token_id"
+    image_token: str | None = "image_token_id"
+    placeholder: str | None = None
+    timestamps: Callable[[Visual, Any], Any] | None = None
+    template: str | None = None
+    process: Callable[..., dict[str, Any]] | None = None
     decoder: str = "model.language_model"
     vision: str = "model.vision_tower"
+    projector: str | None = "model.multi_modal_projector"
     head: str = "lm_head"
+    attention: str = "self_attn"
+    mlp: str = "mlp"
+    output: str = "self_attn.o_proj"
+    added: tuple[str, str] = ("self_attn", "mlp")
+    frames: int | None = None
+
+
+# The one registry; `register` adds a user's own family to it.
+_FAMILIES: dict[str, Family] = {}
+# Modules beside this one, each with one or several families in `FAMILIES`.
+_MODULES = ("llava_onevision", "qwen2_vl")
 
 
 def module(hf: nn.Module, path: str) -> nn.Module:
@@ -47,10 +78,28 @@ def module(hf: nn.Module, path: str) -> nn.Module:
 
 
 def families() -> dict[str, Family]:
-    """The families there are, by `model_type`."""
-    from probe.models import llava_onevision
+    """The families there are, by `model_type`; registered ones come last."""
+    from importlib import import_module
 
-    return {family.model_type: family for family in [llava_onevision.FAMILY]}
+    known: dict[str, Family] = {}
+    for name in _MODULES:
+        for family in import_module(f"probe.models.families.{name}").FAMILIES:
+            known[family.model_type] = family
+    return known | _FAMILIES
+
+
+def register(family: Family) -> Family:
+    """Add a family: `load` takes checkpoints of its `model_type` from then on.
+
+    Raises:
+        ProbeError: not a `Family`.
+    """
+    if not isinstance(family, Family):
+        raise ProbeError(
+            f"register: {family!r} is not a Family; build one with probe.models.Family"
+        )
+    _FAMILIES[family.model_type] = family
+    return family
 
 
 def family_of(model_type: str, name: str) -> Family:
@@ -63,6 +112,7 @@ def family_of(model_type: str, name: str) -> Family:
     if model_type not in known:
         raise ProbeError(
             f"{name}: there is no token layout for the family '{model_type}' yet; "
-            f"families with one: {', '.join(sorted(known))}"
+            f"families with one: {', '.join(sorted(known))}; "
+            "probe.models.register(Family(...)) adds one"
         )
     return known[model_type]

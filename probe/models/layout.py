@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,17 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class VideoGrid:
-    """Where the visual tokens of one clip sit, in the order the model receives them.
+@dataclass(frozen=True, eq=False)
+class VisualGrid:
+    """Where the tokens of one clip or image sit, in the order the model receives them.
 
     Attributes:
-        role: per visual token: "video", or what it is instead ("newline", ...).
-        group: temporal group of each token, -1 where it has none.
+        role: per token: "video", "image", or what it is instead ("newline", "cls", ...).
+        group: temporal group of each token, -1 where it has none; all -1 for an image.
         row, col: cell of each token, -1 where it has none.
-        frames: per temporal group, the frames it covers (numbered as the model was given them).
-        row_edges, col_edges: per row and column of the grid, the part of the frame's height and
-            width (0 to 1) that its token sees before any mixing by attention.
+        frames: per temporal group, the frames it covers, numbered from 0 in this clip; () for an
+            image.
+        row_edges, col_edges: [row, 2] and [col, 2], the part of the frame's height and width
+            (0 to 1) that a token sees before any mixing by attention; [0, 2] where tokens have no
+            place in the frame (the queries of a Q-Former).
     """
 
     role: np.ndarray
@@ -35,6 +38,65 @@ class VideoGrid:
     row_edges: np.ndarray
     col_edges: np.ndarray
 
+    @classmethod
+    def raster(
+        cls,
+        kind: str,
+        frames: Sequence[tuple[int, ...]],
+        row_edges: np.ndarray,
+        col_edges: np.ndarray,
+    ) -> VisualGrid:
+        """Cells row by row, group after group; an image is one frame without groups."""
+        rows, cols = len(row_edges), len(col_edges)
+        index = np.arange(max(1, len(frames)) * rows * cols)
+        return cls(
+            role=np.full(len(index), kind, dtype="<U16"),
+            group=index // (rows * cols) if frames else np.full(len(index), -1),
+            row=index % (rows * cols) // cols,
+            col=index % cols,
+            frames=tuple(frames),
+            row_edges=row_edges,
+            col_edges=col_edges,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Visual:
+    """One clip or image of a prompt.
+
+    Attributes:
+        kind: "video" or "image".
+        number: which of its kind, from 0 in the order of the prompt.
+        frames: how many frames; 1 for an image.
+        size: (height, width) in pixels as it was given.
+        tokens: how many placeholders the processor wrote for it.
+        seen: (top, bottom, left, right) of what the processor passes on, as parts of the given
+            frame: a centre crop leaves edges out, padding goes below 0 and above 1.
+        grid: its tokens; None before the layout is made.
+        first: number of its first frame among the frames of all clips.
+    """
+
+    kind: str
+    number: int
+    frames: int
+    size: tuple[int, int]
+    tokens: int = 0
+    seen: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    grid: VisualGrid | None = None
+    first: int = 0
+
+    @property
+    def label(self) -> str:
+        """What selects it: "video 0", "image 1"."""
+        return f"{self.kind} {self.number}"
+
+    @property
+    def cells(self) -> tuple[int, int] | None:
+        """(rows, columns) of tokens in a frame; None where tokens have no place in it."""
+        if self.grid is None or not len(self.grid.row_edges):
+            return None
+        return len(self.grid.row_edges), len(self.grid.col_edges)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -42,13 +104,15 @@ class Layout:
 
     Attributes:
         tokens: text of each token.
-        role: role of each position: system, template, question, "option k", answer, generated,
-            video, newline, image.
-        group, row, col: temporal group and cell of each position, -1 where it has none.
-        video: the grid of the clip, or None for a prompt without a clip.
-        seconds: start of each frame in seconds; ends: where it ends.
+        role: role of each position: system, history, template, question, "option k", answer,
+            generated, video, image, newline, cls, timestamp, separator.
+        group: temporal group of each position, -1 where it has none; numbered over all clips.
+        row, col: cell of each position, -1 where it has none.
+        visual: which of `visuals` each position belongs to, -1 for none.
+        visuals: the clips and images in the order of the prompt.
+        seconds: start of each frame in seconds; ends: where it ends. Frames are numbered over all
+            clips, in the order the model was given them.
         source_frame: number of each frame in its file.
-        frame_size: (height, width) in pixels of the frames as they were given.
         last: the final prompt position.
         readout: positions whose logits predict the answer (`last` alone without an answer).
     """
@@ -58,11 +122,11 @@ class Layout:
     group: np.ndarray
     row: np.ndarray
     col: np.ndarray
-    video: VideoGrid | None
+    visual: np.ndarray
+    visuals: tuple[Visual, ...]
     seconds: np.ndarray
     ends: np.ndarray
     source_frame: np.ndarray
-    frame_size: tuple[int, int]
     last: int
     readout: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -70,18 +134,29 @@ class Layout:
         return len(self.tokens)
 
     @property
+    def clips(self) -> tuple[Visual, ...]:
+        """The clips among `visuals`."""
+        return tuple(visual for visual in self.visuals if visual.kind == "video")
+
+    @property
     def grid(self) -> tuple[int, int] | None:
-        """(rows, columns) of visual tokens in a frame; None without a clip."""
-        if self.video is None:
-            return None
-        return len(self.video.row_edges), len(self.video.col_edges)
+        """(rows, columns) of tokens in a frame of the first clip; None where there is no grid."""
+        return self.clips[0].cells if self.clips else None
+
+    @property
+    def frames(self) -> tuple[tuple[int, ...], ...]:
+        """Per temporal group, the frames it covers; both numbered over all clips."""
+        return tuple(
+            tuple(frame + clip.first for frame in frames)
+            for clip in self.clips
+            for frames in (clip.grid.frames if clip.grid else ())
+        )
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Label of each temporal group: "frame 3", or "frames 2-3" where frames were merged."""
         return tuple(
-            f"frame {f[0]}" if len(f) == 1 else f"frames {f[0]}-{f[-1]}"
-            for f in (self.video.frames if self.video else ())
+            f"frame {f[0]}" if len(f) == 1 else f"frames {f[0]}-{f[-1]}" for f in self.frames
         )
 
     def select(self, what: selection.Selection) -> Int[np.ndarray, " selected"]:
@@ -89,7 +164,8 @@ class Layout:
 
         Grammar: a role, `text`, `all`, `last`, `readout`, `frame 3`, `frames 2-5`,
         `seconds 1.0-2.5`, `token 17`, `box x0,y0,x1,y1 frames 2-5` (pixels of the given frames),
-        joined by ` + `, ` & `, ` - ` from left to right. Integers are taken as positions.
+        `video 1`, `image 0`, joined by ` + `, ` & `, ` - ` from left to right. Integers are taken
+        as positions.
 
         Raises:
             ProbeError: an unknown label or a selection without any token.
@@ -123,6 +199,7 @@ class Layout:
             group=np.concatenate([self.group, none]),
             row=np.concatenate([self.row, none]),
             col=np.concatenate([self.col, none]),
+            visual=np.concatenate([self.visual, none]),
             readout=np.concatenate([self.readout, new]),
         )
 
@@ -135,7 +212,7 @@ class Layout:
         first = np.full(len(self), -1)
         source = np.full(len(self), -1)
         start, end = np.full((2, len(self)), np.nan)
-        for number, frames in enumerate(self.video.frames if self.video else ()):
+        for number, frames in enumerate(self.frames):
             here = self.group == number
             first[here], source[here] = frames[0], self.source_frame[frames[0]]
             start[here], end[here] = self.seconds[frames[0]], self.ends[frames[-1]]
@@ -155,34 +232,45 @@ class Layout:
         )
 
     def paint(
-        self, vector: np.ndarray, size: tuple[int, int] | None = None
+        self, vector: np.ndarray, size: tuple[int, int] | None = None, clip: int = 0
     ) -> Float[np.ndarray, "time height width"]:
-        """Values of the video tokens painted back onto the frames.
+        """Values of the video tokens painted back onto the frames of a clip.
 
         Args:
             vector: one value per position of the sequence.
             size: (height, width) of the result; the given frames' own size by default.
+            clip: which clip.
 
         Returns:
             Each pixel has the value of the token whose cell it lies in; NaN where there is none.
+
+        Raises:
+            ProbeError: no such clip, tokens without a place in the frame, a vector of another
+                length.
         """
         from probe.errors import ProbeError
 
-        if self.video is None or self.grid is None:
-            raise ProbeError("paint: this prompt has no clip; encode it with a video")
+        if not 0 <= clip < len(self.clips):
+            raise ProbeError(f"paint: this prompt has no clip {clip}; encode it with a video")
+        shown = self.clips[clip]
+        if shown.grid is None or shown.cells is None:
+            raise ProbeError("paint: the video tokens of this family have no place in the frame")
         vector = np.asarray(vector, dtype=float)
         if vector.shape != (len(self),):
             raise ProbeError(
                 f"paint: the vector has shape {vector.shape}, the layout {len(self)} positions"
             )
-        rows, cols = self.grid
-        height, width = size or self.frame_size
-        cells = np.full((len(self.video.frames), rows, cols), np.nan)
-        placed = (self.group >= 0) & (self.row >= 0)
+        rows, cols = shown.cells
+        height, width = size or shown.size
+        cells = np.full((len(self.frames), rows, cols), np.nan)
+        mine = self.visual == self.visuals.index(shown)
+        placed = mine & (self.group >= 0) & (self.row >= 0)
         cells[self.group[placed], self.row[placed], self.col[placed]] = vector[placed]
         y = np.minimum(((np.arange(height) + 0.5) * rows / height).astype(int), rows - 1)
         x = np.minimum(((np.arange(width) + 0.5) * cols / width).astype(int), cols - 1)
-        painted = np.full((len(self.seconds), height, width), np.nan)
-        for number, frames in enumerate(self.video.frames):
-            painted[list(frames)] = cells[number][y][:, x]
+        painted = np.full((shown.frames, height, width), np.nan)
+        for values, frames in zip(cells, self.frames, strict=True):
+            here = [f - shown.first for f in frames if 0 <= f - shown.first < shown.frames]
+            if here:
+                painted[here] = values[y][:, x]
         return painted

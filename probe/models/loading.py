@@ -86,7 +86,9 @@ def _from_pretrained(name: str, path: str, processor: Any, hf_kwargs: dict) -> V
     )
     if whole:  # a device map, even of one device, would need accelerate
         hf_kwargs.pop("device_map", None)
-    model_class = getattr(transformers, family.model_class)
+    model_class: Any = family.model_class
+    if isinstance(model_class, str):
+        model_class = getattr(transformers, model_class)
     try:
         hf, info = model_class.from_pretrained(
             path, use_safetensors=True, output_loading_info=True, **hf_kwargs

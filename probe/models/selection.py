@@ -11,15 +11,15 @@ import numpy as np
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
-    from probe.models.layout import Layout, VideoGrid
+    from probe.models.layout import Layout
 
 Selection = str | int | Sequence[int] | np.ndarray
 Edge = str | tuple[Selection, Selection]
 Edges = Edge | Sequence[Edge]
 Partition = str | Sequence[str]
 
-_VISUAL = ("video", "newline", "image")
-_OF_A_CLIP = r"video|newline|image|(?:frames?|seconds|box) .*"
+_VISUAL = ("video", "newline", "cls", "image", "timestamp", "separator")
+_OF_A_CLIP = r"video|newline|cls|image|timestamp|separator|(?:video|image|frames?|seconds|box) .*"
 _NUMBER = r"\d+(?:\.\d+)?"
 
 
@@ -120,41 +120,57 @@ def _term(layout: Layout, term: str) -> np.ndarray:
         if first > final or final >= len(layout):
             raise ProbeError(f'"{term}": positions are 0 to {len(layout) - 1}')
         return np.arange(first, final + 1)
-    grid = layout.video
-    if grid is None:
+    if not layout.visuals:
         wrong = NoClip if re.fullmatch(_OF_A_CLIP, term) else ProbeError
         raise wrong(f'selection "{term}": this prompt has no clip; {_labels(layout)}')
+    if match := re.fullmatch(r"(video|image) (\d+)", term):
+        return _visual(layout, term)
     if match := re.fullmatch(r"frames? (\d+)(?:-(\d+))?", term):
-        return _frames(layout, grid, term, int(match[1]), int(match[2] or match[1]))
+        return _frames(layout, term, int(match[1]), int(match[2] or match[1]))
     if match := re.fullmatch(rf"seconds ({_NUMBER})-({_NUMBER})", term):
-        return _seconds(layout, grid, float(match[1]), float(match[2]))
-    box = rf"box ({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER})(?: (frames? .+))?"
+        return _seconds(layout, float(match[1]), float(match[2]))
+    box = rf"box ({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER}),\s*({_NUMBER})(?: (.+))?"
     if match := re.fullmatch(box, term):
-        inside = _box(layout, grid, *(float(match[i]) for i in range(1, 5)))
+        inside = _box(layout, *(float(match[i]) for i in range(1, 5)))
         return np.intersect1d(inside, _term(layout, match[5])) if match[5] else inside
     raise ProbeError(f'selection "{term}" is not known; {_labels(layout)}')
 
 
-def _frames(layout: Layout, grid: VideoGrid, term: str, first: int, final: int) -> np.ndarray:
+def _visual(layout: Layout, term: str) -> np.ndarray:
+    for number, visual in enumerate(layout.visuals):
+        if visual.label == term:
+            here = (layout.visual == number) & (layout.role == visual.kind)
+            return np.flatnonzero(here)
+    there = ", ".join(visual.label for visual in layout.visuals)
+    raise ProbeError(f'selection "{term}": this prompt has {there}')
+
+
+def _frames(layout: Layout, term: str, first: int, final: int) -> np.ndarray:
     count = len(layout.seconds)
     if first > final or final >= count:
         raise ProbeError(f'"{term}": the model was given frames 0 to {count - 1}')
-    groups = [g for g, f in enumerate(grid.frames) if f[-1] >= first and f[0] <= final]
+    groups = [g for g, f in enumerate(layout.frames) if f[-1] >= first and f[0] <= final]
     return np.flatnonzero(np.isin(layout.group, groups) & (layout.role == "video"))
 
 
-def _seconds(layout: Layout, grid: VideoGrid, start: float, end: float) -> np.ndarray:
+def _seconds(layout: Layout, start: float, end: float) -> np.ndarray:
     shown = (layout.seconds < end) & (layout.ends > start) | (layout.seconds == start)
-    groups = [g for g, f in enumerate(grid.frames) if shown[list(f)].any()]
+    groups = [g for g, f in enumerate(layout.frames) if shown[list(f)].any()]
     return np.flatnonzero(np.isin(layout.group, groups) & (layout.role == "video"))
 
 
-def _box(layout: Layout, grid: VideoGrid, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    height, width = layout.frame_size
-    rows, cols = grid.row_edges * height, grid.col_edges * width
-    hit_rows = np.flatnonzero((rows[:, 0] < y1) & (rows[:, 1] > y0))
-    hit_cols = np.flatnonzero((cols[:, 0] < x1) & (cols[:, 1] > x0))
-    return np.flatnonzero(np.isin(layout.row, hit_rows) & np.isin(layout.col, hit_cols))
+def _box(layout: Layout, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    inside = np.zeros(len(layout), bool)
+    for number, visual in enumerate(layout.visuals):
+        if visual.grid is None or visual.cells is None:
+            raise ProbeError(f'"box": the tokens of {visual.label} have no place in the frame')
+        height, width = visual.size
+        rows, cols = visual.grid.row_edges * height, visual.grid.col_edges * width
+        hit_rows = np.flatnonzero((rows[:, 0] < y1) & (rows[:, 1] > y0))
+        hit_cols = np.flatnonzero((cols[:, 0] < x1) & (cols[:, 1] > x0))
+        hit = np.isin(layout.row, hit_rows) & np.isin(layout.col, hit_cols)
+        inside |= hit & (layout.visual == number)
+    return np.flatnonzero(inside)
 
 
 def _labels(layout: Layout) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.encode import Example, append, continuation, encode
 from probe.models.family import Family, module
+from probe.models.given import Turn, turns, visual
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from probe.ablate.base import Ablation
     from probe.capture.base import Capture
     from probe.engine.result import Run
-    from probe.video import Clip
 
 
 # By the model underneath: two VideoModels may share one.
@@ -98,7 +98,9 @@ class VideoModel:
         """Encode a clip and a question with the checkpoint's own processor and template.
 
         Args:
-            video: path, array [time, height, width, 3] of uint8, a `Clip`, or None for no clip.
+            video: path, array [time, height, width, 3] of uint8, a `Clip`, or None for no clip;
+                an image is a path with an image's ending, an array [height, width, 3] or a PIL
+                image. A list of them puts several before the question.
             question: what is asked.
             answer: text that follows the prompt (teacher forcing); the readout covers it.
             options: choices, listed in the prompt as "A. ...".
@@ -113,16 +115,40 @@ class VideoModel:
         Raises:
             ProbeError: bad input; one line that says what and what to do.
         """
-        from probe.video import Clip, read
+        how: dict[str, Any] = {"fps": fps, "times": times, "stream": stream}
+        how |= {"frames": frames, "allow_partial": allow_partial}
+        if seconds is not None:
+            how["seconds"] = seconds
+        given = video if isinstance(video, list | tuple) else [] if video is None else [video]
+        shown = [visual(one, **how) for one in given]
+        talk = [Turn("user", (*shown, (question or "").strip()))]
+        if system and system.strip():
+            talk.insert(0, Turn("system", (system.strip(),)))
+        return encode(self.hf, self.processor, self.family, talk, answer, options)
 
-        if video is None or isinstance(video, Clip):
-            clip: Clip | None = video
-        else:
-            how: dict[str, Any] = {"fps": fps, "times": times, "stream": stream}
-            if seconds is not None:
-                how["seconds"] = seconds
-            clip = read(video, frames=frames, allow_partial=allow_partial, **how)
-        return encode(self.hf, self.processor, self.family, clip, question, answer, options, system)
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        answer: str | None = None,
+        options: Sequence[str] | None = None,
+        **how: Any,
+    ) -> Example:
+        """Encode a conversation of several turns, with clips and images anywhere in it.
+
+        Args:
+            messages: [{"role": "user", "content": [{"type": "video", "video": "clip.mp4"},
+                {"type": "text", "text": "What moves?"}]}, ...]; the last is the user's, and its
+                text has the role "question", earlier ones "history".
+            answer, options: as in `encode`.
+            how: how clips are read: frames, fps, times, stream, allow_partial.
+
+        Raises:
+            ProbeError: bad input; one line that says what and what to do.
+        """
+        talk = turns(messages, **how)
+        if not talk:
+            raise ProbeError("chat: there is no message")
+        return encode(self.hf, self.processor, self.family, talk, answer, options)
 
     def force(self, x: Example, ids: Sequence[int]) -> Example:
         """The example followed by these tokens as its answer, for instance generated ones."""
@@ -207,8 +233,10 @@ class VideoModel:
         return [self.tokenizer.decode([int(token)]) for token in ids]
 
     def position_ids(self, x: Example, rows: np.ndarray) -> Tensor:
-        """Explicit position ids [1, row]; tokens after the prompt continue from its last id."""
+        """Explicit position ids [1, row], or [3, 1, row] for rotary positions with three axes;
+        tokens after the prompt continue from its last id.
+        """
         known = x.inputs["position_ids"]
         beyond = int(known.max()) + 1 + torch.arange(max(0, int(rows[-1]) + 1 - known.shape[-1]))
-        every = torch.cat([known, beyond[None].to(known)], dim=-1)
-        return every[:, torch.as_tensor(rows, device=known.device)]
+        more = beyond.to(known).expand(*known.shape[:-1], -1)
+        return torch.cat([known, more], dim=-1)[..., torch.as_tensor(rows, device=known.device)]

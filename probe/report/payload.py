@@ -40,7 +40,7 @@ def payload(findings: Findings) -> dict[str, Any]:
     """
     data, layout, clip = findings.data, findings.layout, findings.clip
     labels = frame_labels(data.attention_mass.key_group.values)
-    groups = layout.video.frames if layout.video is not None else ()
+    groups = layout.frames
     return {
         "size": list(clip.frames.shape[1:3]),
         "seconds": _plain(clip.seconds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.models.layout import Layout, VideoGrid
+from probe.models.layout import Layout, Visual, VisualGrid
 from probe.models.video_model import VideoModel
 from tests.tiny import example
 
@@ -20,7 +20,7 @@ def merged() -> Layout:
     """A family that merges two frames into one group: 5 frames, 3 groups of 1 x 2 tokens."""
     group, col = np.repeat([0, 1, 2], 2), np.tile([0, 1], 3)
     edges = np.array([[0.0, 0.5], [0.5, 1.0]])
-    grid = VideoGrid(
+    grid = VisualGrid(
         role=np.array(["video"] * 6, "<U16"),
         group=group,
         row=col * 0,
@@ -36,11 +36,11 @@ def merged() -> Layout:
         group=np.append(group, outside),
         row=np.append(grid.row, outside),
         col=np.append(col, outside),
-        video=grid,
+        visual=np.append(np.zeros(6, int), outside),
+        visuals=(Visual("video", 0, 5, (4, 6), grid=grid),),
         seconds=np.arange(5.0),
         ends=np.arange(5.0) + 1,
         source_frame=np.arange(5) * 2,
-        frame_size=(4, 6),
         last=6,
         readout=np.array([6]),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probe import ProbeError
-from probe.models.layout import Layout
+from probe.models.layout import Layout, Visual
 from probe.models.video_model import VideoModel
 from tests.tiny import clip, example
 
@@ -47,9 +47,13 @@ def test_grid_is_frames_in_raster_order_then_one_newline(request) -> None:
 @pytest.mark.parametrize("patches", range(1, 30))
 def test_cells_are_the_patches_that_bilinear_pooling_reads(patches: int) -> None:
     config = build_config(patches)
-    from probe.models.llava_onevision import grid
+    from probe.models.families.llava_onevision import grid
 
-    edges = grid(config, {}, 1).row_edges * config.vision_config.image_size / 14
+    edges = (
+        grid(config, {}, Visual("video", 0, 1, (40, 60))).row_edges
+        * config.vision_config.image_size
+        / 14
+    )
     side = -(-patches // 2)
     identity = torch.eye(patches)[:, None, :, None]  # image i has patch row i alone
     pooled = torch.nn.functional.interpolate(identity, size=(side, 1), mode="bilinear")
@@ -165,7 +169,7 @@ def test_frames_that_are_shown_at_once(tiny: VideoModel) -> None:
 
 def test_text_only(tiny: VideoModel) -> None:
     layout = example(tiny, None).layout
-    assert layout.video is None and layout.grid is None and layout.groups == ()
+    assert layout.clips == () and layout.grid is None and layout.groups == ()
     assert set(layout.role) == {"template", "question"}
     assert (layout.to_frame()[["frame", "row", "col", "source_frame"]] == -1).all(axis=None)
     assert set(layout.partition("frames")) == {"template", "question"}

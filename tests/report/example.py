@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probe.models.layout import Layout, VideoGrid
+from probe.models.layout import Layout, Visual, VisualGrid
 from probe.report.findings import Findings
 from probe.video import Clip
 
@@ -95,7 +95,7 @@ def _layout(shape: Shape) -> Layout:
     def edges(count: int) -> np.ndarray:
         return np.stack([np.arange(count), np.arange(1, count + 1)], 1) / count
 
-    grid = VideoGrid(
+    grid = VisualGrid(
         role=np.array(["video"] * len(video) + ["newline"]),
         group=np.append(video // cells, -1),
         row=np.append(video % cells // shape.cols, -1),
@@ -120,11 +120,11 @@ def _layout(shape: Shape) -> Layout:
         group=whole(video // cells),
         row=whole(video % cells // shape.cols),
         col=whole(video % shape.cols),
-        video=grid,
+        visual=whole(np.zeros(len(video), int)),
+        visuals=(Visual("video", 0, shape.frames, (shape.height, shape.width), grid=grid),),
         seconds=seconds,
         ends=seconds + 0.125,
         source_frame=np.arange(shape.frames) * 2,
-        frame_size=(shape.height, shape.width),
         last=len(tokens) - 1,
         readout=np.array([len(tokens) - 1]),
     )

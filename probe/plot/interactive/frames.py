@@ -62,7 +62,7 @@ def frame_player(
 
     values = values.transpose("layer", "position")
     layers = values.layer.values
-    groups = layout.video.frames if layout.video is not None else ()
+    groups = layout.frames
     sums = np.stack(
         [np.nansum(values.values[:, layout.group == g], axis=1) for g in range(len(groups))], 1
     )

@@ -1,0 +1,30 @@
+"""Checkpoints as video models: loading, families, encoding, and the layout of their tokens."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probe.models.family import Family, families, register
+    from probe.models.layout import Layout, Visual, VisualGrid
+    from probe.models.video_model import VideoModel
+
+__all__ = ["Family", "Layout", "VideoModel", "Visual", "VisualGrid", "families", "register"]
+
+_PLACES = {
+    "Family": "family",
+    "families": "family",
+    "register": "family",
+    "Layout": "layout",
+    "Visual": "layout",
+    "VisualGrid": "layout",
+    "VideoModel": "video_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is heavy only when it is asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'probe.models' has no attribute {name!r}")
+    return getattr(import_module(f"probe.models.{_PLACES[name]}"), name)
