@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from probe.capture.base import Capture
+from probe.capture.frozen_norm import gain, scale
 from probe.capture.gather import array
 from probe.errors import ProbeError
 from probe.models.selection import Partition
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
     from probe.engine.session import Session
 
-PARTS = ("embedding", "attention", "mlp")
+PARTS = ("embedding", "attention", "mlp", "deepstack")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Contributions(Capture):
         by_position: also give each single token's share (in `run`, with a target).
 
     Results:
-        contributions [layer, part]: embedding (in layer 0), attention and mlp; sums to the logit.
+        contributions [layer, part]: embedding (in layer 0), attention, mlp, and deepstack in
+            families that add vision features after early layers; sums to the logit.
         contributions_attention [layer, head, source_group].
         contributions_position [layer, position]: what attention brought from each token, summed
             over heads.
@@ -72,14 +74,16 @@ class Contributions(Capture):
         groups = session.layout.partition(self.sources)
         state = {"ids": ids, "row": readout[self.step], "groups": groups, "steps": []}
         if self.by_position:
-            norm, head = session.model.decoder.norm.weight, session.model.head.weight
+            norm, head = session.model.decoder.norm, session.model.head.weight.detach()
             versus = head[ids["versus"]].float() if "versus" in ids else 0
-            state["direction"] = (norm * (head[ids["target"]].float() - versus)).detach()
+            way = head[ids["target"]].float() - versus
+            state["direction"] = gain(norm, session.model.width).to(way) * way
             state["positions"] = np.zeros((session.model.n_layers, len(session.layout)))
         return state
 
     def embedding(self, session: Session, state: dict, x: Tensor) -> None:
-        state["steps"].append({"embedding": self._row(session, state, 0, x), "mixed": {}})
+        row = self._row(session, state, 0, x)
+        state["steps"].append({"embedding": row, "mixed": {}, "through": {}})
 
     def attention(self, session: Session, state: dict, call: AttentionCall) -> None:
         row = call.positions[-1:] if session.generating else np.array([state["row"]])
@@ -89,9 +93,14 @@ class Contributions(Capture):
             onehot[number, call.key_index(positions)] = 1
         values = call.value.float().repeat_interleave(call.group_size, 0)
         mixed = (weights[:, None] * onehot) @ values
-        state["steps"][-1]["mixed"][call.layer] = mixed.cpu()
+        step = state["steps"][-1]
+        step["mixed"][call.layer] = mixed.cpu()
+        step["through"][call.layer] = self._after(session, call, int(call.index(row)[0]))
         if self.by_position:
-            by_head = state["direction"].float() @ call.module.o_proj.weight.detach().float()
+            through, after = session.model.output(call.layer), step["through"][call.layer]
+            way = state["direction"].float()
+            way = way if after is None else way * after.to(way)
+            by_head = way @ through.weight.detach().float()
             each = torch.einsum("hnd,hd->hn", values, by_head.view(call.heads, -1))
             each = (weights * each).sum(0).cpu().numpy()
             state["positions"][call.layer, call.key_positions] = each
@@ -103,6 +112,8 @@ class Contributions(Capture):
         state["steps"][-1]["final"] = self._row(session, state, session.model.n_layers - 1, x)
 
     def finish(self, session: Session, state: dict) -> dict[str, xr.DataArray]:
+        stacked = any(key[0] == "deepstack" for step in state["steps"] for key in step)
+        state["parts"] = list(PARTS if stacked else PARTS[:3])
         results = [self._step(session, state, number) for number in range(len(state["steps"]))]
         layers = np.arange(session.model.n_layers)
         heads = np.arange(session.model.n_heads)
@@ -117,7 +128,7 @@ class Contributions(Capture):
             return array(session, values, dims, coords, "logit", f"contribution to the {of}")
 
         tables = {"layer": layers, "head": heads, "source_group": list(state["groups"])}
-        parts = made("parts", ["layer", "part"], {"layer": layers, "part": list(PARTS)})
+        parts = made("parts", ["layer", "part"], {"layer": layers, "part": state["parts"]})
         found = {
             self.kind: parts,
             f"{self.kind}_attention": made("heads", ["layer", "head", "source_group"], tables),
@@ -143,22 +154,37 @@ class Contributions(Capture):
         row = -1 if session.generating else int(np.searchsorted(positions, state["row"]))
         return x[row].detach().float().cpu()
 
+    def _after(self, session: Session, call: AttentionCall, row: int) -> Tensor | None:
+        """Per channel, what a norm behind the attention multiplies its output with at this row;
+        None in families without one.
+        """
+        family = session.model.family
+        if family.added[0] == family.attention:
+            return None
+        norm = session.model.layers[call.layer].get_submodule(family.added[0])
+        own = session.model.output(call.layer)(call.output[row].flatten())
+        return (gain(norm, session.model.width) * scale(norm, own)).cpu()
+
     def _step(self, session: Session, state: dict, number: int) -> dict[str, np.ndarray]:
         model = session.model
         step: dict[Any, Any] = state["steps"][number]
         final = step["final"].double()
         direction, bias = self._direction(session, state, number)
         norm = model.decoder.norm
-        scale = torch.rsqrt(final.square().mean() + _epsilon(norm))
-        direction = direction * norm.weight.detach().cpu().double() * scale
-        parts = np.zeros((model.n_layers, len(PARTS)))
+        scaled = scale(norm, final)
+        direction = direction * gain(norm, model.width).cpu().double() * scaled
+        parts = np.zeros((model.n_layers, len(state["parts"])))
         heads = np.zeros((model.n_layers, model.n_heads, len(state["groups"])))
         parts[0, 0] = float(step["embedding"].double() @ direction)
         for layer in range(model.n_layers):
             parts[layer, 1] = float(step["attention", layer].double() @ direction)
             parts[layer, 2] = float(step["mlp", layer].double() @ direction)
-            through = model.layers[layer].self_attn.o_proj.weight.detach().cpu().double()
-            by_head = (direction @ through).view(model.n_heads, -1)
+            if ("deepstack", layer) in step:
+                parts[layer, 3] = float(step["deepstack", layer].double() @ direction)
+            after = step["through"][layer]
+            way = direction if after is None else direction * after.double()
+            by_head = way @ model.output(layer).weight.detach().cpu().double()
+            by_head = by_head.view(model.n_heads, -1)
             mixed = step["mixed"][layer].double()
             heads[layer] = torch.einsum("hgd,hd->hg", mixed, by_head).numpy()
         logit = float(final @ direction)
@@ -169,7 +195,7 @@ class Contributions(Capture):
             "heads": heads,
             "logit": logit,
             "error": error,
-            "scale": np.array(float(scale)),
+            "scale": np.array(scaled),
         }
 
     def _direction(self, session: Session, state: dict, number: int) -> tuple[Tensor, float]:
@@ -186,9 +212,3 @@ class Contributions(Capture):
             offset -= float(bias[ids["versus"]].detach()) if bias is not None else 0.0
         return plus, offset
 
-
-def _epsilon(norm: torch.nn.Module) -> float:
-    for name in ("variance_epsilon", "eps"):
-        if hasattr(norm, name):
-            return float(getattr(norm, name))
-    raise ProbeError(f"contributions: the last norm ({type(norm).__name__}) is not an RMS norm")

@@ -45,9 +45,12 @@ def run(
         started = time.perf_counter()
         out = model.hf(**x.inputs, use_cache=False, logits_to_keep=wanted)
         seconds = time.perf_counter() - started
-        session.backward(out.logits[0])
+        found = out.logits[0]
+        if len(found) != len(readout):  # some families compute every position's logits all the same
+            found = found[wanted]
+        session.backward(found)
         session.finish()
-    values = out.logits[0].detach().float().cpu()
+    values = found.detach().float().cpu()
     if not torch.isfinite(values[np.isin(readout, session.present[-1])]).all():
         raise explain(model, x, ablations)
     return Run(

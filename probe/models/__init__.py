@@ -6,15 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probe.models.family import Family, families, register
+    from probe.models.family import Family, register
     from probe.models.layout import Layout, Visual, VisualGrid
     from probe.models.video_model import VideoModel
 
-__all__ = ["Family", "Layout", "VideoModel", "Visual", "VisualGrid", "families", "register"]
+__all__ = ["Family", "Layout", "VideoModel", "Visual", "VisualGrid", "register"]
 
 _PLACES = {
     "Family": "family",
-    "families": "family",
     "register": "family",
     "Layout": "layout",
     "Visual": "layout",

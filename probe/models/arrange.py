@@ -57,11 +57,9 @@ def arrange(
     for number, (start, stop) in enumerate(expansion.inserted):
         inside = (starts >= start) & (ends <= stop) & (ends > starts)
         which[inside] = number
-        for position in np.flatnonzero(inside):
-            token = tokenizer.convert_ids_to_tokens(int(ids[position]))
-            written = re.search(r"\w", readable(tokenizer, token))
-            special = token in tokenizer.all_special_tokens or not written
-            role[position] = "separator" if special else "timestamp"
+        role[inside] = "separator"
+        if family.timestamps is not None and visuals[number].kind == "video":
+            role[np.flatnonzero(inside)[_dates(tokenizer, ids[inside], family)]] = "timestamp"
     groups = 0
     used: dict[int, int] = {}
     for number, visual in enumerate(visuals):
@@ -82,7 +80,7 @@ def arrange(
     for token_id, count in used.items():
         if (ids == token_id).sum() != count:
             raise _wrong_count(family, int((ids == token_id).sum()), count)
-    _date(role, group, which)
+    _date(role, group, which, family.timestamp_follows)
     seconds, lasts = _times(clips)
     return Layout(
         tokens=tuple(readable(tokenizer, t) for t in tokenizer.convert_ids_to_tokens(ids.tolist())),
@@ -180,14 +178,34 @@ def seen(processor: Any, visual: Visual) -> tuple[float, float, float, float]:
     return found[0], found[1], found[2], found[3]
 
 
-def _date(role: np.ndarray, group: np.ndarray, which: np.ndarray) -> None:
-    """Give each timestamp the temporal group of the visual token that follows it."""
-    following = 0
-    for position in range(len(role) - 1, -1, -1):
+def _dates(tokenizer: Any, ids: np.ndarray, family: Family) -> np.ndarray:
+    """Numbers of the tokens, inside a clip's expansion, that write a time: text on the line of the
+    visual token that it belongs to.
+    """
+    added = tokenizer.get_added_vocab()
+    texts = tokenizer.convert_ids_to_tokens(ids.tolist())
+    order = range(len(ids)) if family.timestamp_follows else range(len(ids) - 1, -1, -1)
+    found, near = [], False
+    for place in order:
+        text = readable(tokenizer, texts[place])
+        if texts[place] in added:
+            near = True
+        elif "\n" in text:
+            near = False
+        elif near and text.strip():
+            found.append(place)
+    return np.array(sorted(found), dtype=int)
+
+
+def _date(role: np.ndarray, group: np.ndarray, which: np.ndarray, follows: bool) -> None:
+    """Give each timestamp the temporal group of the visual token beside it."""
+    order = range(len(role)) if follows else range(len(role) - 1, -1, -1)
+    beside = 0
+    for position in order:
         if group[position] >= 0:
-            following = position
-        elif role[position] == "timestamp" and which[following] == which[position]:
-            group[position] = group[following]
+            beside = position
+        elif role[position] == "timestamp" and which[beside] == which[position]:
+            group[position] = group[beside]
 
 
 def _times(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:

@@ -90,17 +90,21 @@ def encode(
     _check_frames(family, clips)
     copied, recorder = recording(processor)
     process = family.process or _process
-    inputs = process(copied, prompt, *_tensors(clips, pictures))
+    try:
+        inputs = process(copied, prompt, *_tensors(clips, pictures))
+    except ValueError as error:
+        raise _refused(family, clips, error) from error
     text, offsets = inputs.pop("text", recorder.text), inputs.pop("offset_mapping", None)
     ids = inputs["input_ids"][0]
     if offsets is None:
         offsets = _offsets(processor.tokenizer, text, ids)
-    expansion = align(prompt, text, prompts.pattern(known, family))
+    expansion = align(prompt, text, prompts.pattern(known, family), recorder.texts(known))
     inputs = {
         name: value.to(hf.device, hf.dtype if value.is_floating_point() else None)
         for name, value in _as_tensors(inputs).items()
     }
-    inputs["position_ids"] = _positions(hf, inputs)
+    if family.takes_positions:
+        inputs["position_ids"] = _positions(hf, inputs)
     layout = arrange(
         hf.config, family, processor, inputs, clips, pictures,
         known, expansion, spans, offsets,
@@ -125,9 +129,10 @@ def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Examp
             fill = 1 if name == "attention_mask" else 0
             inputs[name] = value.new_full((*value.shape[:-1], count + len(ids)), fill)
             inputs[name][..., :count] = value
-    first = int(x.inputs["position_ids"].max()) + 1
     inputs["input_ids"][0, count:] = torch.as_tensor(list(ids))
-    inputs["position_ids"][..., count:] = torch.arange(first, first + len(ids))
+    if "position_ids" in inputs:
+        first = int(x.inputs["position_ids"].max()) + 1
+        inputs["position_ids"][..., count:] = torch.arange(first, first + len(ids))
     texts = tuple(readable(tokenizer, t) for t in tokenizer.convert_ids_to_tokens(list(ids)))
     longer = x.layout.extend(len(ids))
     role = longer.role.copy()
@@ -169,6 +174,17 @@ def _process(processor: Any, prompt: str, videos: list, metadata: list, images: 
     if images:
         given["images"] = images
     return dict(processor(text=[prompt], return_tensors="pt", **given))
+
+
+def _refused(family: Family, clips: Sequence[Clip], error: ValueError) -> ProbeError:
+    counts = sorted({len(clip) for clip in clips})
+    if len(counts) > 1 and "stack" in str(error):
+        return ProbeError(
+            f"{family.title}: the clips of one prompt must have equally many frames, "
+            f"not {' and '.join(map(str, counts))}"
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ProbeError(f"{family.title}: its processor refuses this prompt: {lines[0]}")
 
 
 def _tensors(clips: Sequence[Clip], pictures: Sequence[Picture]) -> tuple[list, list, list]:

@@ -31,6 +31,7 @@ class Family:
             tokens, where that is more than the placeholder itself.
         timestamps: seconds that the processor's text gives to each temporal group, from
             (visual, seconds of its frames); None where it writes none.
+        timestamp_follows: the time of a frame is written behind it, not in front.
         template: chat template for checkpoints whose processor has none.
         process: (processor, prompt, videos, video_metadata, images) -> the model's inputs, where
             the processor is not called in the usual way.
@@ -42,6 +43,8 @@ class Family:
         added: dotted paths in a decoder layer of the modules whose outputs are added to the
             residual stream for ("attention", "mlp"); differs from them where a norm follows.
         frames: the number of frames the checkpoints take, where it is fixed.
+        takes_positions: the model's own forward takes `position_ids`.
+        adapt: (family, config) -> the family of one checkpoint, where parts depend on its config.
     """
 
     model_type: str
@@ -53,6 +56,7 @@ class Family:
     image_token: str | None = "image_token_id"
     placeholder: str | None = None
     timestamps: Callable[[Visual, Any], Any] | None = None
+    timestamp_follows: bool = False
     template: str | None = None
     process: Callable[..., dict[str, Any]] | None = None
     decoder: str = "model.language_model"
@@ -64,12 +68,27 @@ class Family:
     output: str = "self_attn.o_proj"
     added: tuple[str, str] = ("self_attn", "mlp")
     frames: int | None = None
+    takes_positions: bool = True
+    adapt: Callable[[Family, Any], Family] | None = None
 
 
 # The one registry; `register` adds a user's own family to it.
 _FAMILIES: dict[str, Family] = {}
 # Modules beside this one, each with one or several families in `FAMILIES`.
-_MODULES = ("llava_onevision", "qwen2_vl")
+_MODULES = (
+    "llava_onevision",
+    "llava_next_video",
+    "video_llava",
+    "qwen2_vl",
+    "qwen3_vl",
+    "internvl",
+    "video_llama_3",
+    "smolvlm",
+    "perception_lm",
+    "glm4v",
+    "molmo2",
+    "instructblipvideo",
+)
 
 
 def module(hf: nn.Module, path: str) -> nn.Module:

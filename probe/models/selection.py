@@ -161,9 +161,11 @@ def _seconds(layout: Layout, start: float, end: float) -> np.ndarray:
 
 def _box(layout: Layout, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     inside = np.zeros(len(layout), bool)
+    if not any(visual.cells for visual in layout.visuals):
+        raise ProbeError('"box": the visual tokens of this family have no place in the frame')
     for number, visual in enumerate(layout.visuals):
         if visual.grid is None or visual.cells is None:
-            raise ProbeError(f'"box": the tokens of {visual.label} have no place in the frame')
+            continue
         height, width = visual.size
         rows, cols = visual.grid.row_edges * height, visual.grid.col_edges * width
         hit_rows = np.flatnonzero((rows[:, 0] < y1) & (rows[:, 1] > y0))

@@ -40,6 +40,7 @@ class VideoModel:
     """
 
     def __init__(self, hf: Any, processor: Any, family: Family, name: str) -> None:
+        family = family if family.adapt is None else family.adapt(family, hf.config)
         self.hf, self.processor, self.family, self.name = hf, processor, family, name
         self.lock = _locks.setdefault(hf, threading.Lock())
         config = hf.config.get_text_config()
@@ -74,6 +75,10 @@ class VideoModel:
     def head(self) -> Any:
         """The unembedding."""
         return module(self.hf, self.family.head)
+
+    def output(self, layer: int) -> Any:
+        """The output projection of a layer's attention."""
+        return self.layers[layer].get_submodule(self.family.output)
 
     @property
     def tokenizer(self) -> Any:
@@ -236,7 +241,9 @@ class VideoModel:
         """Explicit position ids [1, row], or [3, 1, row] for rotary positions with three axes;
         tokens after the prompt continue from its last id.
         """
-        known = x.inputs["position_ids"]
+        known = x.inputs.get("position_ids")
+        if known is None:
+            known = torch.arange(x.inputs["input_ids"].shape[1], device=self.hf.device)[None]
         beyond = int(known.max()) + 1 + torch.arange(max(0, int(rows[-1]) + 1 - known.shape[-1]))
         more = beyond.to(known).expand(*known.shape[:-1], -1)
         return torch.cat([known, more], dim=-1)[..., torch.as_tensor(rows, device=known.device)]
