@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
+    from probe.compare import compare
     from probe.engine.result import open_run as open
     from probe.models.loading import load
     from probe.video import read as read_video
 
 __version__ = "0.1.0"
-__all__ = ["ProbeError", "__version__", "load", "open", "read_video"]
+__all__ = ["ProbeError", "__version__", "compare", "load", "open", "read_video"]
 
 _PLACES = {
+    "compare": ("probe.compare", "compare"),
     "load": ("probe.models.loading", "load"),
     "open": ("probe.engine.result", "open_run"),
     "read_video": ("probe.video", "read"),

@@ -6,7 +6,13 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-_OPERATORS = {"Reduce": "reduce", "Knockout": "knockout", "NoRope": "norope"}
+_OPERATORS = {
+    "Reduce": "reduce",
+    "Knockout": "knockout",
+    "NoRope": "norope",
+    "Steer": "steer",
+    "SparseReconstruction": "sae",
+}
 _RECIPES = {"fastv": "reduce", "edvt": "norope"}
 _PARTS = {
     "layer": "reduce",

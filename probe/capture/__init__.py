@@ -14,6 +14,15 @@ _MODULES = {
     "Contributions": "contributions",
     "LogitLens": "lens",
     "Activations": "activations",
+    "GradientTimesInput": "gradient",
+    "AttributionPatching": "gradient",
+    "SparseFeatures": "sae",
+    "VisionAttention": "vision_attention",
+    "VisionEntropy": "vision_entropy",
+    "VisionFrameMass": "vision_frame_mass",
+    "VisionNorms": "vision_norms",
+    "VisionFeatures": "vision_features",
+    "VisionSimilarity": "vision_similarity",
 }
 __all__ = ["Capture", "captures", *_MODULES]
 

@@ -60,7 +60,7 @@ def visual(given: Any, **how: Any) -> Clip | Picture:
         return _picture_file(Path(given))
     convert: Any = getattr(given, "convert", None)
     if convert is not None:  # a PIL image
-        return Picture(np.asarray(convert("RGB")))
+        return Picture(np.array(convert("RGB")))
     if not isinstance(given, str | os.PathLike) and getattr(given, "ndim", 4) == 3:
         pixels = np.asarray(given)
         if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
@@ -112,7 +112,7 @@ def _picture_file(path: Path) -> Picture:
 
     try:
         with Image.open(path) as image:
-            return Picture(np.asarray(image.convert("RGB")), str(path))
+            return Picture(np.array(image.convert("RGB")), str(path))
     except FileNotFoundError:
         raise ProbeError(f"{path}: no such file") from None
     except (OSError, UnidentifiedImageError):

@@ -10,7 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from probe.models import families, register
+from probe.models import register
+from probe.models.family import families
 from probe.models.loading import load
 from probe.models.video_model import VideoModel
 
@@ -38,9 +39,16 @@ def tokenizer(*special: str, bos: str | None = None, **named: str) -> PreTrained
         extra_special_tokens=named,
         **({} if bos is None else {"bos_token": bos}),
     )
-    more = [AddedToken(text, special=True) for text in ("<|im_start|>", *special)]
-    words.add_special_tokens({"additional_special_tokens": more}, replace_extra_special_tokens=False)
+    more: dict[str, Any] = {"additional_special_tokens": ["<|im_start|>", *special]}
+    words.add_special_tokens(more, replace_extra_special_tokens=False)
     return words
+
+
+def token_id(words: PreTrainedTokenizerFast, text: str) -> int:
+    """The id of a special token."""
+    found = words.convert_tokens_to_ids(text)
+    assert isinstance(found, int) and words.convert_ids_to_tokens(found) == text
+    return found
 
 
 def randomise(hf: nn.Module, seed: int) -> None:
@@ -61,7 +69,8 @@ def randomise(hf: nn.Module, seed: int) -> None:
 
 
 def finish(hf: Any, processor: Any, module: str | None = None) -> VideoModel:
-    """The model and its processor as a VideoModel that never stops generating by itself.
+    """The model and its processor as a VideoModel that never stops generating by itself, and
+    never generates a special token: a placeholder would ask for another clip.
 
     Args:
         hf, processor: objects of the real classes.
@@ -71,6 +80,8 @@ def finish(hf: Any, processor: Any, module: str | None = None) -> VideoModel:
     if model_type not in families():
         for family in import_module(f"probe.models.families.{module or model_type}").FAMILIES:
             register(family)
+    with torch.no_grad():
+        hf.get_output_embeddings().weight[processor.tokenizer.all_special_ids] = 0
     hf.generation_config.eos_token_id = None
     hf.generation_config.pad_token_id = 0
     return load((hf.eval(), processor))

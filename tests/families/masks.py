@@ -65,4 +65,5 @@ def attentions(model: VideoModel, x: Example) -> np.ndarray:
     """[layer, head, query, key]: the maps that transformers itself returns."""
     with torch.no_grad():
         out = model.hf(**x.inputs, output_attentions=True, use_cache=False)
-    return torch.stack([layer[0] for layer in out.attentions]).numpy()
+    found = getattr(out, "language_model_outputs", out).attentions
+    return torch.stack([layer[0] for layer in found]).numpy()

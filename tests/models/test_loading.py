@@ -121,7 +121,7 @@ def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
 def test_families_without_a_layout(tmp_path: Path, model_type: str | None) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     (tmp_path / "model.safetensors").touch()
-    refused(tmp_path, f"no token layout for the family '{model_type}'.*with one: llava_onevision")
+    refused(tmp_path, f"no token layout for the family '{model_type}'.*with one: glm4v")
 
 
 def test_a_model_of_a_family_without_a_layout(tiny: VideoModel) -> None:

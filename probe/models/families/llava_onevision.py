@@ -19,23 +19,78 @@ def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
     """
     vision = config.vision_config
     patches = vision.image_size // vision.patch_size
+    if visual.kind == "image":
+        return image_grid(config, inputs, visual, patches)
     side = math.ceil(patches / 2)
     centre = (np.arange(side) + 0.5) * patches / side - 0.5
     first = np.clip(np.floor(centre), 0, patches - 1)
     # A weight of zero on the second patch (odd grids) still counts as an edge of the cell.
     final = np.minimum(first + 2, patches)
     edges = np.stack([first, final], 1) * vision.patch_size / vision.image_size
-    cells = side * side
-    index = np.arange(visual.frames * cells)
+    frames = [(frame,) for frame in range(visual.frames)]
+    return with_newline(VisualGrid.raster("video", frames, edges, edges))
+
+
+def image_grid(config: Any, inputs: dict[str, Any], visual: Visual, patches: int) -> VisualGrid:
+    """The tokens of an image: the whole of it, then its tiles put together, a newline a row.
+
+    The cells are those of the tiles; tokens of the whole image have none. Where several images
+    are given each is only its whole, with one newline.
+    """
+    whole = patches * patches
+    if visual.tokens == whole + 1:
+        return with_newline(VisualGrid.raster("image", (), cells(patches), cells(patches)))
+    rows, cols = tiled(config, inputs["image_sizes"][visual.number].tolist(), patches)
+    tiles = VisualGrid.raster("image", (), cells(rows), cells(cols))
+    none, line = np.full(whole, -1), np.full((rows, 1), -1)
+
+    def lay(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([none, np.hstack([values.reshape(rows, cols), line]).ravel()])
+
+    role = np.hstack([tiles.role.reshape(rows, cols), np.full((rows, 1), "newline")]).ravel()
+    return VisualGrid(
+        role=np.concatenate([np.full(whole, "image", "<U16"), role]),
+        group=lay(tiles.group),
+        row=lay(tiles.row),
+        col=lay(tiles.col),
+        frames=(),
+        row_edges=tiles.row_edges,
+        col_edges=tiles.col_edges,
+    )
+
+
+def tiled(config: Any, size: list[int], patches: int) -> tuple[int, int]:
+    """(rows, columns) of an image's tiles, without padding, scaled down where they are many."""
+    import torch
+    from transformers.models.llava_onevision import modeling_llava_onevision as theirs
+
+    tiles = theirs.get_anyres_image_grid_shape(
+        size, config.image_grid_pinpoints, config.vision_config.image_size
+    )
+    whole = torch.empty(1, tiles[0] * patches, tiles[1] * patches, device="meta")
+    _, rows, cols = theirs.unpad_image(whole, size).shape
+    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(rows * cols / (most * patches**2))
+    return (int(rows // ratio), int(cols // ratio)) if ratio > 1.1 else (rows, cols)
+
+
+def cells(count: int) -> np.ndarray:
+    """Edges [cell, 2] of equal cells from 0 to 1."""
+    edges = np.linspace(0, 1, count + 1)
+    return np.stack([edges[:-1], edges[1:]], 1)
+
+
+def with_newline(grid: VisualGrid) -> VisualGrid:
+    """The grid with one newline token at its end."""
     newline = np.array([-1])
     return VisualGrid(
-        role=np.array(["video"] * len(index) + ["newline"], dtype="<U16"),
-        group=np.concatenate([index // cells, newline]),
-        row=np.concatenate([index % cells // side, newline]),
-        col=np.concatenate([index % side, newline]),
-        frames=tuple((frame,) for frame in range(visual.frames)),
-        row_edges=edges,
-        col_edges=edges,
+        role=np.append(grid.role, np.array(["newline"], "<U16")),
+        group=np.concatenate([grid.group, newline]),
+        row=np.concatenate([grid.row, newline]),
+        col=np.concatenate([grid.col, newline]),
+        frames=grid.frames,
+        row_edges=grid.row_edges,
+        col_edges=grid.col_edges,
     )
 
 
