@@ -97,10 +97,10 @@ class Contributions(Capture):
         step["mixed"][call.layer] = mixed.cpu()
         step["through"][call.layer] = self._after(session, call, int(call.index(row)[0]))
         if self.by_position:
-            through, after = session.model.output(call.layer), step["through"][call.layer]
+            after = step["through"][call.layer]
             way = state["direction"].float()
             way = way if after is None else way * after.to(way)
-            by_head = way @ through.weight.detach().float()
+            by_head = way @ session.model.output_matrix(call.layer).float()
             each = torch.einsum("hnd,hd->hn", values, by_head.view(call.heads, -1))
             each = (weights * each).sum(0).cpu().numpy()
             state["positions"][call.layer, call.key_positions] = each
@@ -183,7 +183,7 @@ class Contributions(Capture):
                 parts[layer, 3] = float(step["deepstack", layer].double() @ direction)
             after = step["through"][layer]
             way = direction if after is None else direction * after.double()
-            by_head = way @ model.output(layer).weight.detach().cpu().double()
+            by_head = way @ model.output_matrix(layer).cpu().double()
             by_head = by_head.view(model.n_heads, -1)
             mixed = step["mixed"][layer].double()
             heads[layer] = torch.einsum("hgd,hd->hg", mixed, by_head).numpy()

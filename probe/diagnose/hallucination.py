@@ -65,8 +65,9 @@ def counterfactuals(
 def influence(model: VideoModel, x: Example, generated: Run) -> pd.DataFrame:
     """How much each generated token depends on the video.
 
-    Teacher-forced on the generated text, once as is and once with "video -> text" cut in every
-    layer: the influence is KL(as is || cut) of the next-token distributions, in nats.
+    Teacher-forced on the generated text, once as is and once with the video cut off from every
+    other token in every layer (also from newlines and timestamps, through which text could read
+    it): the influence is KL(as is || cut) of the next-token distributions, in nats.
 
     Returns:
         step, token, influence, entropy (nats, as is), probability (of the token, as is),
@@ -78,7 +79,7 @@ def influence(model: VideoModel, x: Example, generated: Run) -> pd.DataFrame:
     forced = model.force(x, ids)
     labels = [f"token {position}" for position in forced.layout.readout]
     plain = model.run(forced, [AttentionMass(queries=labels, keys=["video"])])
-    cut = model.run(forced, ablate=[Knockout("video -> text")])
+    cut = model.run(forced, ablate=[Knockout("video -> all - video")])
     log_p, log_q = (_log_softmax(run.logits) for run in (plain, cut))
     p = np.exp(log_p)
     steps = np.arange(len(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,17 +31,28 @@ def collect(session: Session) -> xr.Dataset:
             arrays[unique] = array.assign_attrs(capture=str(capture)).rename(unique)
     if not arrays:
         return xr.Dataset()
-    # xarray's own outer join would sort labels: frame 10 before frame 2.
-    union: dict[str, dict] = {}
+    return xr.Dataset(union(arrays))
+
+
+def union(arrays: Mapping[Any, xr.DataArray]) -> dict[Any, xr.DataArray]:
+    """The arrays with the union of their labels along every dim, NaN (or "") where one has none.
+
+    xarray's own outer join would sort labels: frame 10 before frame 2.
+    """
+    labels: dict[str, dict] = {}
     for array in arrays.values():
         for dim in array.dims:
-            union.setdefault(str(dim), {}).update(dict.fromkeys(array.coords[dim].values.tolist()))
+            labels.setdefault(str(dim), {}).update(dict.fromkeys(array.coords[dim].values.tolist()))
+    for dim, found in labels.items():
+        if all(isinstance(label, int) for label in found):
+            labels[dim] = dict.fromkeys(sorted(found))
+    filled = dict(arrays)
     for name, array in arrays.items():
-        missing = {d: list(v) for d, v in union.items() if d in array.dims}
-        if any(array.sizes[dim] != len(labels) for dim, labels in missing.items()):
+        wanted = {d: list(v) for d, v in labels.items() if d in array.dims}
+        if any(array.coords[dim].values.tolist() != kept for dim, kept in wanted.items()):
             none: Any = "" if array.dtype.kind == "U" else np.nan
-            arrays[name] = array.reindex(missing, fill_value=none)
-    return xr.Dataset(arrays)
+            filled[name] = array.reindex(wanted, fill_value=none)
+    return filled
 
 
 def kept_table(session: Session, positions: int) -> xr.DataArray:

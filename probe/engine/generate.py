@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def generate(
     ablations: Sequence[Ablation] = (),
     *,
     max_new_tokens: int = 64,
+    seed: int | None = None,
     force: bool = False,
     **generation_kwargs: Any,
 ) -> Run:
@@ -45,7 +47,7 @@ def generate(
     refuse(session)
     settings = {"do_sample": False} | generation_kwargs
     inputs = {name: value for name, value in x.inputs.items() if name != "position_ids"}
-    with session, torch.no_grad():
+    with session, torch.no_grad(), _seeded(model, seed):
         started = time.perf_counter()
         out = model.hf.generate(
             **inputs,
@@ -74,10 +76,22 @@ def generate(
         text=model.tokenizer.decode(new, skip_special_tokens=True).strip(),
         tokens=pieces,
         meta=meta(model, x, captures, ablations)
-        | {"generation": settings, "generated": new.tolist()},
+        | {"generation": settings, "generated": new.tolist(), "seed": seed},
         readout=readout,
         decode=model.decode_each,
     )
+
+
+@contextmanager
+def _seeded(model: VideoModel, seed: int | None) -> Iterator[None]:
+    """Sampling from a seed; the random state outside is left alone."""
+    if seed is None:
+        yield
+        return
+    cuda = [model.hf.device] if model.hf.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
 
 
 def _check(x: Example, max_new_tokens: int, settings: dict[str, Any]) -> None:
@@ -87,7 +101,9 @@ def _check(x: Example, max_new_tokens: int, settings: dict[str, Any]) -> None:
         raise ProbeError(f"generate: max_new_tokens={max_new_tokens}; ask for at least 1")
     several = settings.get("num_beams", 1) != 1 or settings.get("num_return_sequences", 1) != 1
     if several:
-        raise ProbeError("generate: one sequence at a time; use num_beams=1 and call it again")
+        raise ProbeError(
+            "generate: one sequence at a time; use num_beams=1, and model.sequences for several"
+        )
     chunked = settings.get("cache_implementation") or settings.get("prefill_chunk_size")
     if chunked or not settings.get("use_cache", True):
         raise ProbeError("generate: only the dynamic cache without chunked prefill is supported")

@@ -13,12 +13,12 @@ from probe.ablate.base import Ablation
 from probe.capture.base import Capture
 from probe.capture.sweep import Sweep
 from probe.engine import seam
+from probe.engine.attend import attend
 from probe.engine.attributes import Attributes
-from probe.engine.call import AttentionCall
 from probe.engine.deepstack import Deepstack
 from probe.engine.hooks import after, implements, numbered, told, vision_hooks
 from probe.engine.rotary import Rotary
-from probe.engine.shorten import shorten
+from probe.engine.shorten import refuse_forgetful, shorten
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Session:
         self._undo: list[Any] = []
         self._own: dict[nn.Module, Any] = {}
         self._numbers: dict[nn.Module, int] = {}
-        self._rotary, self._deepstack = Rotary(), Deepstack()
+        self.rotary, self._deepstack = Rotary(), Deepstack()
 
     # -- in and out ------------------------------------------------------------------------
 
@@ -140,6 +140,8 @@ class Session:
         x = kwargs.get("inputs_embeds")
         shape = (kwargs["input_ids"] if x is None else x).shape
         cache = kwargs.get("past_key_values")
+        if self._reducing:
+            refuse_forgetful(cache, len(self.layout), self.model.name)
         if cache is None or cache.get_seq_length() == 0:
             self.step, first = 0, 0
             self.present = [np.zeros(0, np.int64)] * self.model.n_layers
@@ -167,7 +169,7 @@ class Session:
 
     def _enter(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple:
         x = args[0] if args else kwargs["hidden_states"]
-        self._rotary.grow(layer, kwargs.get("position_embeddings"), first=self.step == 0)
+        self.rotary.grow(layer, kwargs.get("position_embeddings"), first=self.step == 0)
         if layer == 0:
             if self.gradient:  # until the run's no_grad ends; the vision tower keeps no graph
                 torch.set_grad_enabled(True)
@@ -232,38 +234,8 @@ class Session:
         """The module's own attention, then the edits of ablations, then captures."""
         if self.vision is not None and self.vision.owns(module):
             return self.vision.attend(module, query, key, value, mask, kwargs)
-        own = seam.implementation(module, self._own[module]._attn_implementation)
-        output, weights = own(module, query, key, value, mask, **kwargs)
-        layer = self._numbers[module]
-        full = mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
-        keys = key.shape[2]
-        call = AttentionCall(
-            layer=layer,
-            module=module,
-            query=query[0],
-            key=key[0],
-            value=value[0],
-            mask=None if full is None else full[0, 0, :, :keys],
-            scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
-            positions=self.positions[layer],
-            # The cache of a layer with a sliding window forgets keys that it has passed.
-            key_positions=self.present[layer][-keys:],
-            causal=bool(getattr(module, "is_causal", True)),
-            softcap=kwargs.get("softcap"),
-            unrotate=lambda x, positions: self._rotary.remove(layer, module, x, positions),
-        )
-        for ablation, state in self.ablations:
-            ablation.edit(self, state, call)
-        rows = call.index(call.positions) if self.force else call.edited
-        if len(rows):
-            output = call.redo(output, rows)
-        call.output = output[0]
-        if self.step == 0:
-            for ablation, state in self.ablations:
-                ablation.attention(self, state, call)
-        self.trace("head", layer, output)
-        self.tell("attention", call.detached() if self.gradient else call)
-        return output, weights
+        own = self._own[module]._attn_implementation
+        return attend(self, self._numbers[module], own, module, query, key, value, mask, kwargs)
 
     # -- telling captures ------------------------------------------------------------------
 

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from probe.errors import ProbeError
+
+
+def refuse_forgetful(cache: Any, length: int, name: str) -> None:
+    """A cache that drops keys by their number, not by their position, cannot lose tokens exactly.
+
+    Args:
+        cache: of the model; length: positions that it may have to hold; name: of the model.
+
+    Raises:
+        ProbeError: a layer whose window is shorter than the sequence.
+    """
+    for layer in getattr(cache, "layers", []):
+        window = getattr(layer, "sliding_window", None)
+        if getattr(layer, "is_sliding", False) and window is not None and length > window:
+            raise ProbeError(
+                f"{name}: layers with a sliding window of {window} keep a cache that forgets, and "
+                "tokens that are dropped would shift it; use model.run, or fewer tokens than that"
+            )
 
 
 def shorten(kwargs: dict, forward: np.ndarray, rows: np.ndarray, keys: np.ndarray) -> dict:

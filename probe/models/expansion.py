@@ -115,7 +115,9 @@ def align(
     # A processor may put a start token in front of everything.
     found = None
     for between in (heard, None):
-        middle = ["(.*?)"] * len(matches) if between is None else [f"({re.escape(b)})" for b in between]
+        middle = (
+            ["(.*?)"] * len(matches) if between is None else [f"({re.escape(b)})" for b in between]
+        )
         wanted = "".join(a + b for a, b in zip(parts, [*middle, ""], strict=True))
         found = found or re.fullmatch("(.*?)" + wanted, text, re.DOTALL)
     if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
@@ -89,6 +89,22 @@ _MODULES = (
     "molmo2",
     "instructblipvideo",
 )
+
+
+# Text decoders with a norm behind attention and MLP, by the `model_type` of their config; any of
+# the families that take a choice of decoders may have one.
+NORMS_BEHIND = {
+    "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+
+
+def of_checkpoint(family: Family, config: Any) -> Family:
+    """The family as one checkpoint has it."""
+    behind = NORMS_BEHIND.get(config.get_text_config().model_type)
+    if behind is not None:
+        family = replace(family, added=behind)
+    return family if family.adapt is None else family.adapt(family, config)
 
 
 def module(hf: nn.Module, path: str) -> nn.Module:

@@ -131,6 +131,9 @@ def _check_folder(name: str, path: str) -> None:
 def _wrap(hf: Any, processor: Any, name: str) -> VideoModel:
     from probe.models.video_model import VideoModel
 
+    base = getattr(hf, "get_base_model", None)
+    if base is not None:  # a PEFT wrapper: the model inside it carries the adapters
+        hf = base()
     if not hasattr(getattr(hf, "config", None), "model_type"):
         raise ProbeError(f"{name}: not a transformers model; give (model, processor)")
     if processor is None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from probe.errors import ProbeError
-from probe.models.encode import Example, append, continuation, encode
-from probe.models.family import Family, module
+from probe.models.anatomy import Anatomy
+from probe.models.encode import Example, append, encode
 from probe.models.given import Turn, turns, visual
 
 if TYPE_CHECKING:
@@ -22,68 +19,12 @@ if TYPE_CHECKING:
 
     from probe.ablate.base import Ablation
     from probe.capture.base import Capture
+    from probe.engine.batch import Batch
     from probe.engine.result import Run
 
 
-# By the model underneath: two VideoModels may share one.
-_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-
-
-class VideoModel:
-    """A video multimodal LLM and what probe knows about it.
-
-    Attributes:
-        hf, processor: the Hugging Face objects underneath.
-        name: what it was loaded by.
-        family: data of its family.
-        n_layers, n_heads, n_kv_heads, head_dim, width: shape of the text decoder.
-    """
-
-    def __init__(self, hf: Any, processor: Any, family: Family, name: str) -> None:
-        family = family if family.adapt is None else family.adapt(family, hf.config)
-        self.hf, self.processor, self.family, self.name = hf, processor, family, name
-        self.lock = _locks.setdefault(hf, threading.Lock())
-        config = hf.config.get_text_config()
-        self.n_layers: int = config.num_hidden_layers
-        self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = config.num_key_value_heads
-        self.width: int = config.hidden_size
-        self.head_dim: int = getattr(config, "head_dim", None) or self.width // self.n_heads
-
-    def __repr__(self) -> str:
-        return (
-            f"VideoModel({self.name}: {self.family.title}, {self.n_layers} layers, "
-            f"{self.n_heads} heads, width {self.width})"
-        )
-
-    @property
-    def decoder(self) -> Any:
-        """The text decoder."""
-        return module(self.hf, self.family.decoder)
-
-    @property
-    def layers(self) -> Any:
-        """The decoder's layers."""
-        return self.decoder.layers
-
-    @property
-    def vision(self) -> Any:
-        """The vision tower."""
-        return module(self.hf, self.family.vision)
-
-    @property
-    def head(self) -> Any:
-        """The unembedding."""
-        return module(self.hf, self.family.head)
-
-    def output(self, layer: int) -> Any:
-        """The output projection of a layer's attention."""
-        return self.layers[layer].get_submodule(self.family.output)
-
-    @property
-    def tokenizer(self) -> Any:
-        """The processor's tokenizer."""
-        return self.processor.tokenizer
+class VideoModel(Anatomy):
+    """A video multimodal LLM that one can encode for, run, ablate and generate with."""
 
     def encode(
         self,
@@ -159,18 +100,28 @@ class VideoModel:
         """The example followed by these tokens as its answer, for instance generated ones."""
         return append(x, ids, self.tokenizer, self.tokenizer.decode(list(ids)))
 
+    @overload
+    def run(
+        self, x: Example, capture: Any = ..., ablate: Any = ..., *, logits: str = ...
+    ) -> Run: ...
+
+    @overload
+    def run(
+        self, x: list[Example], capture: Any = ..., ablate: Any = ..., *, logits: str = ...
+    ) -> Batch: ...
+
     def run(
         self,
-        x: Example,
+        x: Example | list[Example],
         capture: Sequence[Capture] = (),
         ablate: Sequence[Ablation] = (),
         *,
         logits: str = "readout",
-    ) -> Run:
+    ) -> Run | Batch:
         """One forward pass over the example, captured and ablated.
 
         Args:
-            x: from `encode`.
+            x: from `encode`; a list of examples gives a `Batch` with a `sample` dim.
             capture: what to read out.
             ablate: what to change.
             logits: "readout" for the readout positions, "all" for every position.
@@ -179,25 +130,74 @@ class VideoModel:
             ProbeError: bad arguments (before anything runs), not enough memory, an ablation that
                 changed nothing, NaN or Inf in the logits.
         """
+        from probe.engine.batch import each
         from probe.engine.forward import run
 
+        if isinstance(x, list):
+            return each(partial(run, self), x, captures=capture, ablations=ablate, logits=logits)
         return run(self, x, capture, ablate, logits=logits)
+
+    @overload
+    def generate(self, x: Example, capture: Any = ..., ablate: Any = ..., **kwargs: Any) -> Run: ...
+
+    @overload
+    def generate(
+        self, x: list[Example], capture: Any = ..., ablate: Any = ..., **kwargs: Any
+    ) -> Batch: ...
 
     def generate(
         self,
-        x: Example,
+        x: Example | list[Example],
         capture: Sequence[Capture] = (),
         ablate: Sequence[Ablation] = (),
         **generation_kwargs: Any,
-    ) -> Run:
+    ) -> Run | Batch:
         """Generate an answer; captures have a `step` dim, one entry per generated token.
 
         `generation_kwargs` go to transformers' `generate`; greedy, at most 64 new tokens, by
-        default.
+        default. With `seed` sampling is repeatable. A list of examples gives a `Batch` with a
+        `sample` dim. Several sequences of one example come from `sequences`.
         """
+        from probe.engine.batch import each
         from probe.engine.generate import generate
 
+        if isinstance(x, list):
+            more = {"captures": capture, "ablations": ablate, **generation_kwargs}
+            return each(partial(generate, self), x, **more)
         return generate(self, x, capture, ablate, **generation_kwargs)
+
+    def sequences(
+        self,
+        x: Example,
+        count: int,
+        capture: Sequence[Capture] = (),
+        ablate: Sequence[Ablation] = (),
+        *,
+        seed: int = 0,
+        **generation_kwargs: Any,
+    ) -> Batch:
+        """Sample several answers to one example, with a `sequence` dim in front.
+
+        Sequence i is what transformers' `generate` gives after `torch.manual_seed(seed + i)`.
+
+        Args:
+            x: the example.
+            count: how many.
+            capture, ablate: as in `generate`.
+            seed: of the first sequence; the random state outside is left alone.
+            generation_kwargs: to transformers' `generate`; `do_sample=True` by default.
+
+        Raises:
+            ProbeError: fewer than one sequence, or what `generate` refuses.
+        """
+        from probe.engine.batch import gather
+        from probe.engine.generate import generate
+
+        if count < 1:
+            raise ProbeError(f"sequences: count={count}; ask for at least 1")
+        settings = {"do_sample": True} | generation_kwargs
+        runs = [generate(self, x, capture, ablate, seed=seed + n, **settings) for n in range(count)]
+        return gather(runs, "sequence")
 
     @contextmanager
     def ablated(self, x: Example, ablate: Sequence[Ablation]) -> Iterator[Any]:
@@ -213,37 +213,3 @@ class VideoModel:
         from probe.engine.memory import estimate
 
         return estimate(self, x, capture)
-
-    def token_id(self, x: Example, text: str | int, owner: str) -> int:
-        """The single token that `text` is when it continues the prompt of `x`; an id is itself.
-
-        Raises:
-            ProbeError: not exactly one token, or an id that the vocabulary does not have.
-        """
-        if isinstance(text, int):
-            if not 0 <= text < self.head.weight.shape[0]:
-                raise ProbeError(f"{owner}: there is no token id {text} in the vocabulary")
-            return text
-        found = continuation(self.tokenizer, x.prompt, text)
-        if len(found) != 1:
-            pieces = ", ".join(repr(piece) for piece in self.decode_each(found))
-            raise ProbeError(
-                f"{owner}: '{text}' is {len(found)} tokens ({pieces}) after this prompt; "
-                "name a word that is one token, or a token id"
-            )
-        return found[0]
-
-    def decode_each(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token by itself."""
-        return [self.tokenizer.decode([int(token)]) for token in ids]
-
-    def position_ids(self, x: Example, rows: np.ndarray) -> Tensor:
-        """Explicit position ids [1, row], or [3, 1, row] for rotary positions with three axes;
-        tokens after the prompt continue from its last id.
-        """
-        known = x.inputs.get("position_ids")
-        if known is None:
-            known = torch.arange(x.inputs["input_ids"].shape[1], device=self.hf.device)[None]
-        beyond = int(known.max()) + 1 + torch.arange(max(0, int(rows[-1]) + 1 - known.shape[-1]))
-        more = beyond.to(known).expand(*known.shape[:-1], -1)
-        return torch.cat([known, more], dim=-1)[..., torch.as_tensor(rows, device=known.device)]

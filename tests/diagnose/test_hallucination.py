@@ -45,7 +45,7 @@ def test_influence_is_the_divergence_from_the_cut_run(tiny, example) -> None:
     forced = tiny.force(example, generated.meta["generated"])
     plain = log_softmax(tiny.run(forced).logits.astype(float), axis=-1)
     cut = log_softmax(
-        tiny.run(forced, ablate=[Knockout("video -> text")]).logits.astype(float), axis=-1
+        tiny.run(forced, ablate=[Knockout("video -> all - video")]).logits.astype(float), axis=-1
     )
     expected = (np.exp(plain) * (plain - cut)).sum(-1)
     np.testing.assert_allclose(table["influence"], expected, atol=1e-6)

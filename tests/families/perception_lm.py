@@ -42,7 +42,7 @@ def build(attention: str = "sdpa", seed: int = 0) -> VideoModel:
                 "depth": 2,
                 "num_heads": 3,
                 "img_size": [IMAGE, IMAGE],
-                "ref_feat_shape": [6, 6],
+                "ref_feat_shape": [IMAGE // PATCH, IMAGE // PATCH],
                 "global_pool": "",
             },
             "do_pooling": False,

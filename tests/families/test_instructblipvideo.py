@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from probe import ProbeError
 from probe.capture import AttentionRows, Contributions
 from probe.models.encode import Example
+from probe.models.families.instructblipvideo import adapt
 from probe.models.given import Picture
+from probe.models.loading import load
 from probe.models.video_model import VideoModel
 from probe.video import Clip
 from tests.families.instructblipvideo import QUERIES, build
@@ -122,3 +125,22 @@ def test_generation_is_transformers_own(model: VideoModel, x: Example) -> None:
     plain = model.hf.generate(**inputs, max_new_tokens=5, do_sample=False)[0]
     run = model.generate(x, max_new_tokens=5)
     assert run.meta["generated"] == plain[-5:].tolist()
+
+
+def test_the_checkpoints_of_instructblip_load(
+    model: VideoModel, x: Example, tmp_path: Path
+) -> None:
+    model.hf.save_pretrained(tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("instructblipvideo", "instructblip"))
+    loaded = load(tmp_path)
+    again = loaded.encode(SHOWN, QUESTION, frames=None)
+    np.testing.assert_allclose(loaded.run(again).logits, model.run(x).logits, rtol=0, atol=1e-5)
+
+
+def test_other_language_models_are_refused(model: VideoModel) -> None:
+    config = type(model.hf.config)(**model.hf.config.to_dict())
+    config.text_config.model_type = "t5"
+    with pytest.raises(ProbeError, match=r"over t5: .*Llama"):
+        adapt(model.family, config)

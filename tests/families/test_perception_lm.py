@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
+from probe import ProbeError
 from probe.models.given import Picture
 from probe.models.video_model import VideoModel
 from tests import tiny
-
-pytest.importorskip("timm")
-
+from tests.families import perception_lm
 from tests.families.perception_lm import IMAGE, build
 from tests.families.pixels import prove
 
@@ -33,6 +34,26 @@ def test_pixels_of_a_cell_reach_only_its_token(model: VideoModel) -> None:
 def test_resized_frames(model: VideoModel) -> None:
     clip = tiny.clip(2, 252, 504)
     prove(model, model.encode(clip, "What moves?"), clip, margin=0.34)
+
+
+def test_pooling_windows_overlap_where_patches_do_not_divide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(perception_lm, "IMAGE", 70)  # 5 x 5 patches to 2 x 2 tokens
+    model, clip = build(), tiny.clip(2, 70, 70)
+    x = model.encode(clip, "What moves?")
+    grid = x.layout.visuals[0].grid
+    assert grid is not None
+    np.testing.assert_allclose(grid.row_edges, [[0, 0.6], [0.4, 1]])
+    prove(model, x, clip)
+
+
+def test_a_tower_without_a_patch_size_is_refused(model: VideoModel) -> None:
+    x = model.encode(tiny.clip(1, IMAGE, IMAGE), "What moves?")
+    config = copy.deepcopy(model.hf.config)
+    config.vision_config.architecture = "resnet50"
+    with pytest.raises(ProbeError, match=r"resnet50.*does not say how large its patches are"):
+        model.family.grid(config, x.inputs, x.layout.visuals[0])
 
 
 def test_cls_does_not_get_to_the_decoder(model: VideoModel) -> None:

@@ -11,9 +11,6 @@ from probe.models.given import Picture
 from probe.models.video_model import VideoModel
 from tests import tiny
 from tests.families import _written as written
-
-pytest.importorskip("num2words")
-
 from tests.families.pixels import prove
 from tests.families.smolvlm import IMAGE, build
 
@@ -50,6 +47,11 @@ def test_the_text_gives_the_true_seconds(model: VideoModel) -> None:
     assert model.family.timestamps is not None
     expected = model.family.timestamps(x.layout.visuals[0], clip.seconds)
     np.testing.assert_array_equal(expected, [0, 0, 1, 2, 72])
+
+
+def test_the_text_gives_the_true_duration(model: VideoModel) -> None:
+    layout = model.encode(written.uneven(), "What moves?").layout
+    assert "five frames from a 0:01:12 [H:MM:SS] video" in "".join(layout.tokens)
 
 
 def test_clips_of_different_lengths(model: VideoModel) -> None:

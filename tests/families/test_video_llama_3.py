@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from probe.models.given import Picture
+from probe.models.layout import Visual, VisualGrid
 from probe.models.video_model import VideoModel
 from tests import tiny
 from tests.families import _written as written
@@ -88,3 +90,32 @@ def test_clips_of_different_lengths_and_an_image(model: VideoModel) -> None:
     x = model.encode([first, shown, second], "What moves?")
     for given in (first, shown, second):
         prove(model, x, given)
+
+
+def swapped(grid: VisualGrid) -> VisualGrid:
+    cols = len(grid.col_edges)
+    order = np.arange(len(grid.row)).reshape(-1, len(grid.row_edges), cols).swapaxes(1, 2).ravel()
+    return replace(grid, row=grid.row[order], col=grid.col[order])
+
+
+BROKEN = {
+    "rows and columns swapped": swapped,
+    "a cell too far": lambda grid: replace(
+        grid, row=np.roll(grid.row, 1), col=np.roll(grid.col, 1)
+    ),
+    "a frame late": lambda grid: replace(grid, group=np.roll(grid.group, 12)),
+    "upside down": lambda grid: replace(grid, row_edges=grid.row_edges[::-1]),
+    "cells too small": lambda grid: replace(grid, col_edges=grid.col_edges * 0.9),
+}
+
+
+@pytest.mark.parametrize("error", BROKEN)
+def test_the_proof_finds_a_wrong_layout(model: VideoModel, error: str) -> None:
+    def wrong(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
+        return BROKEN[error](model.family.grid(config, inputs, visual))
+
+    broken = VideoModel(model.hf, model.processor, replace(model.family, grid=wrong), error)
+    clip = tiny.clip(3, 84, 112)
+    x = broken.encode(clip, "What moves?")
+    with pytest.raises(AssertionError, match="frame"):
+        prove(broken, x, clip)

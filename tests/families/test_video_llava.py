@@ -18,8 +18,8 @@ def model() -> VideoModel:
     return build()
 
 
-def picture() -> Picture:
-    pixels = np.random.default_rng(0).integers(0, 255, (IMAGE, IMAGE, 3), dtype=np.uint8)
+def picture(height: int = IMAGE, width: int = IMAGE) -> Picture:
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return Picture(pixels)
 
 
@@ -49,6 +49,13 @@ def test_each_frame_starts_with_its_cls(model: VideoModel) -> None:
     np.testing.assert_array_equal(merged, features[:, 0].numpy())
     # Hearing of no patch, CLS is the same in every frame.
     np.testing.assert_allclose(merged, merged[:1].repeat(4, 0), atol=1e-6)
+
+
+def test_an_image_is_cropped_too(model: VideoModel) -> None:
+    shown = picture(252, 126)
+    x = model.encode(shown, "What is it?")
+    assert x.layout.visuals[0].seen == (0.25, 0.75, 0.0, 1.0)
+    prove(model, x, shown, margin=0.34)
 
 
 @pytest.mark.parametrize(("strategy", "tokens"), [("default", 9), ("full", 10)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,23 +62,24 @@ def adapt(family: Family, config: Any) -> Family:
     return family
 
 
-FAMILIES = (
-    Family(
-        model_type="instructblipvideo",
-        model_class="InstructBlipVideoForConditionalGeneration",
-        title="InstructBLIP-Video",
-        example="Salesforce/instructblip-vicuna-7b",
-        grid=grid,
-        video_token="video_token_id",
-        image_token=None,
-        template=TEMPLATE,
-        process=process,
-        decoder="language_model.model",
-        vision="vision_model",
-        projector="language_projection",
-        head="language_model.lm_head",
-        frames=4,
-        takes_positions=False,
-        adapt=adapt,
-    ),
+_OWN = Family(
+    model_type="instructblipvideo",
+    model_class="InstructBlipVideoForConditionalGeneration",
+    title="InstructBLIP-Video",
+    example="Salesforce/instructblip-vicuna-7b",
+    grid=grid,
+    video_token="video_token_id",
+    image_token=None,
+    template=TEMPLATE,
+    process=process,
+    decoder="language_model.model",
+    vision="vision_model",
+    projector="language_projection",
+    head="language_model.lm_head",
+    frames=4,
+    takes_positions=False,
+    adapt=adapt,
 )
+
+# The released checkpoints are those of InstructBLIP, by the name of which their config goes.
+FAMILIES = (_OWN, replace(_OWN, model_type="instructblip"))

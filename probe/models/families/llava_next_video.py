@@ -21,8 +21,8 @@ def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
     if visual.kind == "image":
         return _image(config, patches, inputs["image_sizes"][visual.number].tolist())
     side = patches // config.spatial_pool_stride
-    token = config.spatial_pool_stride * vision.patch_size / vision.image_size
-    edges = np.stack([np.arange(side), np.arange(1, side + 1)], 1) * token
+    token = config.spatial_pool_stride * vision.patch_size
+    edges = np.stack([np.arange(side), np.arange(1, side + 1)], 1) * token / vision.image_size
     top, bottom, left, right = visual.seen
     return VisualGrid.raster(
         "video",
@@ -42,9 +42,8 @@ def _image(config: Any, patches: int, size: list[int]) -> VisualGrid:
     )
     padded = torch.zeros(1, tiles[0] * patches, tiles[1] * patches)
     rows, cols = theirs.unpad_image(padded, size).shape[1:]
-    cls = int(config.vision_feature_select_strategy == "full")
     row = ["image"] * cols + ["newline"]
-    role = np.array(["image"] * (patches**2 + cls) + row * rows, dtype="<U16")
+    role = np.array(["image"] * patches**2 + row * rows, dtype="<U16")
     none, nowhere = np.full(len(role), -1), np.zeros((0, 2))
     return VisualGrid(role, none, none, none, (), nowhere, nowhere)
 

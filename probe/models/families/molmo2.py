@@ -16,8 +16,6 @@ from probe.errors import ProbeError
 from probe.models.family import Family
 from probe.models.layout import Visual, VisualGrid
 
-Edges = Float[np.ndarray, "cell 2"]
-
 
 def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
     """Windows row by row, frame after frame. Of an image first the whole at low resolution, then
@@ -48,7 +46,9 @@ def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
     )
 
 
-def _windows(pooling: Int[np.ndarray, "token place"], rows: int, cols: int) -> tuple[Edges, Edges]:
+def _windows(
+    pooling: Int[np.ndarray, "token place"], rows: int, cols: int
+) -> tuple[Float[np.ndarray, "row 2"], Float[np.ndarray, "col 2"]]:
     """Edges of the rows and of the columns of windows that cover a view.
 
     The pooling table has the patches of each square window, and -1 for places outside the view:
