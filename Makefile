@@ -1,5 +1,5 @@
 # make demo   makes .venv if there is none, installs, shows the demo
-# make test   the same for the tests; make test-all adds the big matrix; make lint checks the code
+# make test   the same for the tests; make test-all adds the big matrix and writes its table; make lint checks the code
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ test: venv
 	$(TEST)
 
 test-all: venv
-	$(TEST) -m "full or not full"
+	$(TEST) -m "full or not full" --table figures/families.md
 
 lint: venv
 	$(BIN)/ruff check .

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from probe.engine.batch import Batch
+from probe.engine.result import Run
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
-
-    from probe.engine.result import Run
 
 PLACES = ("position", "readout", "query")  # dims whose labels are positions of a prompt
 
@@ -53,8 +53,8 @@ class Comparison:
 
 
 def compare(
-    a: Run,
-    b: Run,
+    a: Run | Batch,
+    b: Run | Batch,
     target: str | int | None = None,
     versus: str | int | None = None,
     *,
@@ -71,6 +71,8 @@ def compare(
     Raises:
         ProbeError: runs over different vocabularies, or a token that is not among the likely ones.
     """
+    if isinstance(a, Batch) or isinstance(b, Batch):
+        raise ProbeError("compare takes two runs; of a batch, one of its runs")
     if a.logits.shape[-1] != b.logits.shape[-1]:
         raise ProbeError(
             f"compare: {a.logits.shape[-1]} and {b.logits.shape[-1]} words; these runs are of "

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from probe.models.video_model import VideoModel
+from tests import table
 from tests import tiny as tiny_models
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", metavar="FILE", help="write the matrix of families to a file")
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    path = config.getoption("--table")
+    if path:
+        Path(path).write_text(table.matrix(terminalreporter.stats), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,9 @@ class Contributions(Capture):
         step["through"][call.layer] = self._after(session, call, int(call.index(row)[0]))
         if self.by_position:
             after = step["through"][call.layer]
-            way = state["direction"].float()
+            way = state["direction"].float().to(values.device)
             way = way if after is None else way * after.to(way)
-            by_head = way @ session.model.output_matrix(call.layer).float()
+            by_head = way @ session.model.output_matrix(call.layer).to(way)
             each = torch.einsum("hnd,hd->hn", values, by_head.view(call.heads, -1))
             each = (weights * each).sum(0).cpu().numpy()
             state["positions"][call.layer, call.key_positions] = each

@@ -7,7 +7,7 @@ They run backward through the decoder once, so they keep its activations of all 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -142,22 +142,16 @@ class AttributionPatching(LogitGradient):
     def _clean(self, session: Session, state: dict) -> xr.DataArray:
         """The clean run's activations at these places, not yet read."""
         from probe.interop.safetensors import open_activations, variables
-        from probe.spec import parse
 
         if not self.clean:
             raise ProbeError(f'{self.kind}: name the clean run\'s file, clean="run.safetensors"')
-        from probe.capture import captures
-
-        for name, attrs in variables(self.clean).items():
-            capture = parse(attrs.get("capture", "Activations()"), captures())[0]
-            if getattr(capture, "site", None) == self.site:
-                found = open_activations(self.clean, name)
-                break
-        else:
+        sites = {_site(attrs): name for name, attrs in reversed(variables(self.clean).items())}
+        if self.site not in sites:
             raise ProbeError(
                 f'{self.clean}: has no activations of site "{self.site}"; run the clean example '
                 f'with Activations("{self.site}", positions="{self.positions}")'
             )
+        found = open_activations(self.clean, sites[self.site])
         wanted = {"layer": list(state["layers"]), "position": state["positions"].tolist()}
         for dim, places in wanted.items():
             missing = sorted(set(places) - set(found[dim].values.tolist()))
@@ -194,3 +188,14 @@ class AttributionPatching(LogitGradient):
             values[number, inside] = (change * gradient.float()).sum(-1).cpu().numpy()
         about = f"(clean - this run) . gradient, {self.site}, {self.of}"
         return {self.kind: array(session, values, list(coords), coords, "logit", about)}
+
+
+def _site(attrs: dict[str, Any]) -> str | None:
+    """The site of the `Activations` that made a variable; None for another capture."""
+    from probe.capture import captures
+    from probe.spec import parse
+
+    try:
+        return getattr(parse(attrs.get("capture", ""), captures())[0], "site", None)
+    except ProbeError:
+        return None

@@ -179,9 +179,14 @@ class SparseFeatures(Capture):
         }
 
     def memory(self, session: Session) -> int:
-        size = len(autoencoder(self, session).b_enc)
-        rows = len(session.layout.select(self.positions))
-        return 8 * size * (rows + session.model.width)
+        if isinstance(self.weights, str):
+            from safetensors import safe_open
+
+            with safe_open(self.weights, framework="np") as file:
+                size = file.get_slice("b_enc").get_shape()[0]
+        else:
+            size = len(self.weights[1])
+        return 8 * size * (len(session.layout.select(self.positions)) + session.model.width)
 
 
 def short(spec: Any, text: str) -> str:

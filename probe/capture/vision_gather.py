@@ -72,16 +72,15 @@ def by_frame(state: dict, session: Session, layers: Sequence[int], mean: bool) -
     return full
 
 
-def stack_frames(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
-    """Put together along the frames; the next axis, patches, is filled up with NaN."""
-    following = axis + 1
-    widest = max(part.shape[following] for part in parts)
-    filled = []
+def stack_frames(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """[frame, patch, ...] of several forwards as one, filled up with NaN along `patch`."""
+    widest = max(part.shape[1] for part in parts)
+    full = np.full((sum(map(len, parts)), widest, *parts[0].shape[2:]), np.nan, np.float32)
+    first = 0
     for part in parts:
-        missing = [(0, 0)] * part.ndim
-        missing[following] = (0, widest - part.shape[following])
-        filled.append(np.pad(part, missing, constant_values=np.nan))
-    return np.concatenate(filled, axis=axis)
+        full[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
+    return full
 
 
 def frame_mean(values: np.ndarray, tokens: VisionTokens) -> np.ndarray:

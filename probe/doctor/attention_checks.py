@@ -64,7 +64,7 @@ def reached(subject: Subject) -> Check:
 def sums(subject: Subject) -> Check:
     """Masses of a partition of the keys, for every row."""
     mass = subject.model.run(subject.x, [AttentionMass("tokens", "frames")]).data.attention_mass
-    error = np.abs(mass.sum("key_group", skipna=False).values - 1).max()
+    error = float(np.abs(mass.sum("key_group", skipna=False).values - 1).max())
     rows = mass.sizes["layer"] * mass.sizes["head"] * mass.sizes["position"]
     return measured(
         SUMS, error, subject.limits.sums, f"{rows} rows", "report it: weights are lost or doubled"
@@ -77,7 +77,7 @@ def bits(subject: Subject) -> Check:
     run = subject.model.run(subject.x, READ)
     return measured(
         BITS,
-        np.abs(run.logits - plain).max(),
+        float(np.abs(run.logits - plain).max()),
         0.0,
         "logits against transformers' own forward",
         "the seam changes the forward: another attention implementation may be non-deterministic",

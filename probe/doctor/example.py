@@ -67,7 +67,7 @@ def example(model: VideoModel, frames: int) -> tuple[Clip, Example]:
 
 def _size(processor: Any) -> tuple[int, int]:
     """(height, width) that the processor passes on as it is, or with little change."""
-    part = getattr(processor, "video_processor", None) or processor.image_processor
+    part = _part(processor)
     size = getattr(part, "size", None) or {}
     short = _get(size, "shortest_edge") or 0
     if _exact_of(part):
@@ -79,8 +79,13 @@ def _size(processor: Any) -> tuple[int, int]:
 
 
 def _exact(model: VideoModel) -> bool:
-    part = getattr(model.processor, "video_processor", None) or model.processor.image_processor
-    return _exact_of(part)
+    return _exact_of(_part(model.processor))
+
+
+def _part(processor: Any) -> Any:
+    """What prepares pixels; None where a user's processor does it itself."""
+    own = getattr(processor, "video_processor", None)
+    return own or getattr(processor, "image_processor", None)
 
 
 def _exact_of(part: Any) -> bool:

@@ -41,7 +41,7 @@ def layout_proof(subject: Subject) -> Check:
     model, x = subject.model, subject.noise_example
     clip = x.layout.clips[0]
     with ExitStack() as stack:
-        if clip.cells is not None:
+        if clip.cells is not None and model.vision is not None:
             stack.enter_context(without_mixing(model.vision))
         before = _embeddings(model, x)
         passes = 0

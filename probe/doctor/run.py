@@ -86,7 +86,8 @@ def doctor(
 
     Args:
         model: a `VideoModel`, or whatever `probe.load` takes.
-        clip: a video (path, array or `Clip`) for the other checks; generated noise with a moving square by default.
+        clip: a video (path, array or `Clip`) for the other checks; generated noise with a
+            moving square by default.
         frames: number of frames, where the family does not fix it.
         ablate: ablations of your own to be checked too.
         watch: called with the name of each check before it runs.

@@ -58,6 +58,8 @@ def counting(model: VideoModel, modules: list[nn.Module]) -> Iterator[Counting]:
 
 def vision_reached(subject: Subject) -> Check:
     """Every attention module in the tower's layers calls the attention function."""
+    if subject.model.family.vision is None:
+        return skipped(REACHED, "this family has no vision tower", "nothing to read there")
     tower = vision_tower(subject.model)
     kind = type(tower.module).__name__
     modules = list(tower.attentions)

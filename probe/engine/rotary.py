@@ -50,8 +50,9 @@ class Rotary:
         Dividing by cos^2 + sin^2 undoes a scale in the tables (attention temperature of YaRN);
         channels that a partial rotary leaves alone stay as they are.
         """
-        index = torch.as_tensor(positions, device=x.device)
-        cos, sin = (table[index][None].float() for table in self.of(layer))
+        tables = self.of(layer)
+        index = torch.as_tensor(positions, device=tables[0].device)
+        cos, sin = (table[index][None].float().to(x.device) for table in tables)
         rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
         raw = rotate(x[None].float(), x[None].float(), cos, -sin)[0][0]
         scale = (cos.square() + sin.square()).mean(-1)[0, :, None]

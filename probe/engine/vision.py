@@ -1,4 +1,8 @@
-"""The vision tower of a run: hooks and the seam on its layers, and the events they tell."""
+"""The vision tower of a run: hooks and the seam on its layers, and the events they tell.
+
+With flash attention, a tower that packs frames into one sequence is called block by block while
+its attention is read, and not once for all: the same attention, but perhaps not bit by bit.
+"""
 
 from __future__ import annotations
 

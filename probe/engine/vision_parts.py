@@ -58,6 +58,8 @@ def vision_tower(model: VideoModel) -> Tower:
             in one layer.
     """
     family, hf = model.family, model.hf
+    if family.vision is None:
+        raise ProbeError(f"{model.name}: {family.title} has no vision tower to read")
     module = _at(hf, family.vision, model.name, "vision")
     projector = family.projector and _at(hf, family.projector, model.name, "projector")
     found = {path: part for path, part in module.named_modules() if _is_attention(part)}

@@ -60,8 +60,8 @@ class Anatomy:
 
     @property
     def vision(self) -> Any:
-        """The vision tower."""
-        return module(self.hf, self.family.vision)
+        """The vision tower; None where the family has none."""
+        return None if self.family.vision is None else module(self.hf, self.family.vision)
 
     @property
     def head(self) -> Any:

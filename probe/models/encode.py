@@ -204,7 +204,7 @@ def _tensors(clips: Sequence[Clip], pictures: Sequence[Picture]) -> tuple[list, 
                 fps=float(TICKS),
                 width=int(width),
                 height=int(height),
-                duration=float(lasts),
+                duration=float(clip.duration) if clip.duration > 0 else float(lasts),
                 frames_indices=[round(second * TICKS) for second in seconds.tolist()],
             )
         )

@@ -35,9 +35,11 @@ class Family:
         template: chat template for checkpoints whose processor has none.
         process: (processor, prompt, videos, video_metadata, images) -> the model's inputs, where
             the processor is not called in the usual way.
+        processor_class: name of the processor's class in transformers, where a checkpoint's own
+            config names another.
         decoder, vision, projector, head: dotted paths in the model of the text decoder (with
-            `.layers` and `.norm`), the vision tower, what carries its features over to the
-            decoder, and the unembedding.
+            `.layers` and `.norm`), the vision tower (None without attention before the decoder),
+            what carries its features over to the decoder, and the unembedding.
         attention, mlp, output: dotted paths in a decoder layer of the attention module, the MLP,
             and the attention's output projection.
         added: dotted paths in a decoder layer of the modules whose outputs are added to the
@@ -59,8 +61,9 @@ class Family:
     timestamp_follows: bool = False
     template: str | None = None
     process: Callable[..., dict[str, Any]] | None = None
+    processor_class: str = "AutoProcessor"
     decoder: str = "model.language_model"
-    vision: str = "model.vision_tower"
+    vision: str | None = "model.vision_tower"
     projector: str | None = "model.multi_modal_projector"
     head: str = "lm_head"
     attention: str = "self_attn"
@@ -124,15 +127,7 @@ def families() -> dict[str, Family]:
 
 
 def register(family: Family) -> Family:
-    """Add a family: `load` takes checkpoints of its `model_type` from then on.
-
-    Raises:
-        ProbeError: not a `Family`.
-    """
-    if not isinstance(family, Family):
-        raise ProbeError(
-            f"register: {family!r} is not a Family; build one with probe.models.Family"
-        )
+    """Add a family: `load` takes checkpoints of its `model_type` from then on."""
     _FAMILIES[family.model_type] = family
     return family
 

@@ -13,14 +13,21 @@ if TYPE_CHECKING:
     from probe.models.video_model import VideoModel
 
 
-def load(model: Any = "testbed/onevision", processor: Any = None, **hf_kwargs: Any) -> VideoModel:
+def load(
+    model: Any = "testbed/onevision",
+    processor: Any = None,
+    *,
+    processor_kwargs: dict[str, Any] | None = None,
+    **hf_kwargs: Any,
+) -> VideoModel:
     """Load a checkpoint.
 
     Args:
         model: a built-in name ("testbed/onevision"), a Hugging Face id, a local folder, or a
             transformers model, or (model, processor). Built-in names win; a leading "./" or "/"
-            means a folder and "hf:" the hub.
+            means a folder and "hf:" the hub. A PEFT model counts with its adapters.
         processor: the processor, where `model` is a transformers model.
+        processor_kwargs: passed to the processor's `from_pretrained` (min_pixels, max_pixels, ...).
         hf_kwargs: passed to `from_pretrained` (dtype, device_map, quantization_config, revision,
             attn_implementation, trust_remote_code, ...). dtype is float32 on the CPU by default
             and the checkpoint's own on a GPU.
@@ -33,7 +40,7 @@ def load(model: Any = "testbed/onevision", processor: Any = None, **hf_kwargs: A
     if not isinstance(model, str | Path):
         return _wrap(model, processor, type(model).__name__)
     name = str(model)
-    return _from_pretrained(name, str(resolve(name)), processor, hf_kwargs)
+    return _from_pretrained(name, str(resolve(name)), processor, processor_kwargs or {}, hf_kwargs)
 
 
 def resolve(name: str) -> str | Path:
@@ -66,7 +73,9 @@ def resolve(name: str) -> str | Path:
     return name
 
 
-def _from_pretrained(name: str, path: str, processor: Any, hf_kwargs: dict) -> VideoModel:
+def _from_pretrained(
+    name: str, path: str, processor: Any, processor_kwargs: dict, hf_kwargs: dict
+) -> VideoModel:
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -95,7 +104,8 @@ def _from_pretrained(name: str, path: str, processor: Any, hf_kwargs: dict) -> V
         )
         hf = hf.to(device) if whole else hf
         if processor is None:
-            processor = transformers.AutoProcessor.from_pretrained(path, **shared)
+            kind = getattr(transformers, family.processor_class)
+            processor = kind.from_pretrained(path, **shared, **processor_kwargs)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ProbeError(f"{name}: cannot be loaded: {_first_line(error)}") from error
     if info["missing_keys"]:  # transformers fills them with random numbers and a warning

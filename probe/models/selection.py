@@ -19,7 +19,9 @@ Edges = Edge | Sequence[Edge]
 Partition = str | Sequence[str]
 
 _VISUAL = ("video", "newline", "cls", "image", "timestamp", "separator")
-_OF_A_CLIP = r"video|newline|cls|image|timestamp|separator|(?:video|image|frames?|seconds|box) .*"
+_OF_A_CLIP = r"video|timestamp|(?:video|frames?|seconds) .*"
+_VISUALS = r"newline|cls|image|separator|(?:image|box) .*"
+_NEAR = 1e-6  # pixels: edges are fractions of a side, and rounded
 _NUMBER = r"\d+(?:\.\d+)?"
 
 
@@ -120,8 +122,10 @@ def _term(layout: Layout, term: str) -> np.ndarray:
         if first > final or final >= len(layout):
             raise ProbeError(f'"{term}": positions are 0 to {len(layout) - 1}')
         return np.arange(first, final + 1)
+    if not layout.clips and re.fullmatch(_OF_A_CLIP, term):
+        raise NoClip(f'selection "{term}": this prompt has no clip; {_labels(layout)}')
     if not layout.visuals:
-        wrong = NoClip if re.fullmatch(_OF_A_CLIP, term) else ProbeError
+        wrong = NoClip if re.fullmatch(_VISUALS, term) else ProbeError
         raise wrong(f'selection "{term}": this prompt has no clip; {_labels(layout)}')
     if match := re.fullmatch(r"(video|image) (\d+)", term):
         return _visual(layout, term)
@@ -168,8 +172,8 @@ def _box(layout: Layout, x0: float, y0: float, x1: float, y1: float) -> np.ndarr
             continue
         height, width = visual.size
         rows, cols = visual.grid.row_edges * height, visual.grid.col_edges * width
-        hit_rows = np.flatnonzero((rows[:, 0] < y1) & (rows[:, 1] > y0))
-        hit_cols = np.flatnonzero((cols[:, 0] < x1) & (cols[:, 1] > x0))
+        hit_rows = np.flatnonzero((rows[:, 0] < y1 - _NEAR) & (rows[:, 1] > y0 + _NEAR))
+        hit_cols = np.flatnonzero((cols[:, 0] < x1 - _NEAR) & (cols[:, 1] > x0 + _NEAR))
         hit = np.isin(layout.row, hit_rows) & np.isin(layout.col, hit_cols)
         inside |= hit & (layout.visual == number)
     return np.flatnonzero(inside)

@@ -97,7 +97,19 @@ class VideoModel(Anatomy):
         return encode(self.hf, self.processor, self.family, talk, answer, options)
 
     def force(self, x: Example, ids: Sequence[int]) -> Example:
-        """The example followed by these tokens as its answer, for instance generated ones."""
+        """The example followed by these tokens as its answer, for instance generated ones.
+
+        Raises:
+            ProbeError: the placeholder of a clip or an image among them.
+        """
+        names = [self.family.video_token, self.family.image_token]
+        taken = {getattr(self.hf.config, name, None) for name in names if name}
+        wrong = next((token for token in ids if token in taken), None)
+        if wrong is not None:
+            raise ProbeError(
+                f"force: token id {wrong} is the placeholder of a clip or an image; the model "
+                "would look for one there"
+            )
         return append(x, ids, self.tokenizer, self.tokenizer.decode(list(ids)))
 
     @overload

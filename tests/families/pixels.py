@@ -78,11 +78,12 @@ def embeddings(model: VideoModel, x: Example) -> np.ndarray:
 
 @contextmanager
 def without_mixing(model: VideoModel) -> Iterator[None]:
-    """Every attention module outside the decoder gives zeros."""
+    """Every attention module outside the decoder gives zeros; pooling in a projector is no mixing."""
+    outside = (f"{model.family.decoder}.", f"{model.family.projector}.")
     found = [
         module
         for name, module in model.hf.named_modules()
-        if "Attention" in type(module).__name__ and not name.startswith(f"{model.family.decoder}.")
+        if "Attention" in type(module).__name__ and not name.startswith(outside)
     ]
     assert found, f"no attention in the vision side of {type(model.hf).__name__}"
     handles = [module.register_forward_hook(_silence) for module in found]

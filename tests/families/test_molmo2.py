@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -75,24 +73,7 @@ def test_an_image_has_two_views(model: VideoModel) -> None:
     assert sorted(set(layout.row[top].tolist())) == [0, 3]
 
 
-@contextmanager
-def tower_alone(model: VideoModel) -> Iterator[None]:
-    """The tower's attention gives zeros; pooling by attention stays, in a token's own window."""
-    handles = [
-        layer.self_attn.register_forward_hook(lambda _, __, out: (torch.zeros_like(out[0]), None))
-        for layer in model.vision.layers
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def test_pixels_change_the_tokens_that_the_layout_names(
-    model: VideoModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pixels, "without_mixing", tower_alone)
+def test_pixels_change_the_tokens_that_the_layout_names(model: VideoModel) -> None:
     x = model.encode(SHOWN, "What moves?", frames=None)
     pixels.prove(model, x, SHOWN)
     same, tall = picture(40, 40), picture(112, 40)  # the canvas of the second is as it is given

@@ -78,6 +78,7 @@ _OWN = Family(
     head="language_model.lm_head",
     frames=4,
     takes_positions=False,
+    processor_class="InstructBlipVideoProcessor",
     adapt=adapt,
 )
 
