@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 
 from probe import testbed
 from probe.capture import AttentionRows
+from probe.models import family as registry
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def run_block(number: int) -> dict:
+def run_block(number: int, **given) -> dict:
     """Names that a block of the README's Python defines when it is run as a script."""
     found = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[number]
-    names: dict = {"__name__": "__main__"}
+    names: dict = {"__name__": "__main__", **given}
     exec(compile(found, "README.md", "exec", dont_inherit=True), names)
     return names
 
@@ -32,8 +34,18 @@ def test_the_notebook_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(mass.sum("key_group"), 1, atol=1e-5)
 
 
+def test_the_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_FAMILIES", {})
+    own = runpy.run_path(str(README.parent / "experiments" / "own_family.py"))
+    hf_model, processor = own["build"]()
+    given = {"OwnVideoLM": own["OwnVideoLM"], "hf_model": hf_model, "processor": processor}
+    model = run_block(1, **given)["model"]
+    x = model.encode(np.zeros((4, 48, 48, 3), np.uint8), "What moves?")
+    assert len(x.layout.select("video")) == 36 and model.run(x).logits.shape[0] == 1
+
+
 def test_the_capture_of_ones_own(tiny) -> None:
-    capture = run_block(1)["SinkShare"](layers=[0, 2])
+    capture = run_block(2)["SinkShare"](layers=[0, 2])
     frames = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
     x = tiny.encode(frames, "What moves?", seconds=np.arange(4))
     run = tiny.run(x, [capture, AttentionRows("last")])

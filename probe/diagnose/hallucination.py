@@ -33,7 +33,7 @@ def counterfactuals(
     """The same question over other clips: clip, margin, probability, answer.
 
     The clips: as is, frames reversed, shuffled, all replaced by the middle one, by noise, by mean
-    grey, and no clip at all. An answer whose margin survives the last three does not come from
+    grey, and (where the family can do without) no clip at all. An answer whose margin survives the last three does not come from
     the video.
     """
     import pandas as pd
@@ -51,8 +51,9 @@ def counterfactuals(
         "frozen": perturb.freeze(x.clip, len(x.clip) // 2),
         "noise": perturb.noise(x.clip, seed),
         "blank": perturb.blank(x.clip),
-        "none": None,
     }
+    if not model.family.needs_clip:
+        clips["none"] = None
     rows = []
     for name, clip in clips.items():
         other = model.encode(clip, x.question, options=x.options or None, frames=None)

@@ -76,7 +76,7 @@ def gather(runs: Sequence[Run], dim: str) -> Batch:
     for name in names:
         arrays = {n: run.data[name] for n, run in enumerate(runs) if name in run.data}
         same = union(arrays)
-        stacked = xr.concat(list(same.values()), dim=dim, coords="minimal", compat="override",
+        stacked = xr.concat(list(same.values()), dim=dim, coords="different", compat="equals",
                             join="override", combine_attrs="drop_conflicts")  # fmt: skip
         joined[name] = stacked.assign_coords({dim: list(same)})
         if len(same) < len(runs):

@@ -92,7 +92,7 @@ class Order:
         before, cells = self._tables, self._cells
         assert before is not None and cells is not None
         given = kwargs.get("position_embeddings")
-        after = before if given is None else _table(given)
+        after = before if given is None else _table(given).to(before.device)
         if after is before or (after.shape == before.shape and torch.equal(after, before)):
             return np.arange(len(cells))
         examples = np.unique(cells, axis=0, return_index=True)[1]

@@ -25,8 +25,8 @@ class Tower:
         pooling: pooling heads: `nn.MultiheadAttention` with a learned query.
         outside: dotted paths of attention modules that are in no layer; they are not read.
         projector: what carries features over to the decoder; None where the family names none.
-        patch: (height, width) of the patch convolution, None where there is no 2-D convolution.
-        convolution: that convolution.
+        convolution: the patch convolution of a tower that takes frames as a batch; None where
+            patches are cut up before, or in three dimensions.
     """
 
     module: nn.Module

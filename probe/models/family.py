@@ -45,6 +45,7 @@ class Family:
         added: dotted paths in a decoder layer of the modules whose outputs are added to the
             residual stream for ("attention", "mlp"); differs from them where a norm follows.
         frames: the number of frames the checkpoints take, where it is fixed.
+        needs_clip: there is no prompt without a clip.
         takes_positions: the model's own forward takes `position_ids`.
         adapt: (family, config) -> the family of one checkpoint, where parts depend on its config.
     """
@@ -71,6 +72,7 @@ class Family:
     output: str = "self_attn.o_proj"
     added: tuple[str, str] = ("self_attn", "mlp")
     frames: int | None = None
+    needs_clip: bool = False
     takes_positions: bool = True
     adapt: Callable[[Family, Any], Family] | None = None
 

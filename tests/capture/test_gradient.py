@@ -18,6 +18,7 @@ from probe.interop import save_activations
 from probe.models.video_model import VideoModel
 from probe.spec import from_json
 from tests import tiny as tiny_models
+from tests.families import models
 from tests.snapshot import same, snapshot
 from tests.tiny import clip, example
 
@@ -83,6 +84,22 @@ def test_gradient_times_input_is_a_derivative(exact: VideoModel) -> None:
         expected = difference(exact, x, (first, "in"), change)
         assert float(found[position]) == pytest.approx(expected, abs=TOLERANCE)
     assert float(np.abs(found).max()) > 0.1
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "internvl"])
+def test_other_families_too(name: str) -> None:
+    """Three axes of positions and deepstack; frames as images: the whole sum is a derivative."""
+    model = models.build(name)
+    x = models.example(model)
+    seen: list[torch.Tensor] = []
+    first = model.layers[0]
+    hook = first.register_forward_pre_hook(
+        lambda m, a, k: seen.append(a[0] if a else k["hidden_states"]), with_kwargs=True
+    )
+    found = model.run(x, [GradientTimesInput("r", versus="b")]).data.gradient_times_input
+    hook.remove()
+    expected = difference(model, x, (first, "in"), seen[0])
+    assert float(found.sum()) == pytest.approx(expected, abs=1e-3) and abs(expected) > 0.05
 
 
 @pytest.mark.parametrize("site", ["residual", "attention", "mlp", "head"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ class OwnVisionAttention(SiglipAttention):
 class DroppedPositions(LlavaOnevisionForConditionalGeneration):
     """The outermost forward loses position_ids."""
 
+    @wraps(LlavaOnevisionForConditionalGeneration.forward)
     def forward(self, *args, position_ids=None, **kwargs):
         return super().forward(*args, **kwargs)
 
@@ -127,6 +129,7 @@ class CountingCalls(LlavaOnevisionForConditionalGeneration):
         super().__init__(config)
         self.register_buffer("calls", torch.zeros(()), persistent=False)
 
+    @wraps(LlavaOnevisionForConditionalGeneration.forward)
     def forward(self, *args, **kwargs):
         self.calls += 1
         return super().forward(*args, **kwargs)
@@ -139,6 +142,7 @@ class KeepingStates(LlavaOnevisionForConditionalGeneration):
         super().__init__(config)
         self.seen: list = []
 
+    @wraps(LlavaOnevisionForConditionalGeneration.forward)
     def forward(self, *args, **kwargs):
         out = super().forward(*args, **kwargs)
         self.seen.append(out.logits)
@@ -148,6 +152,7 @@ class KeepingStates(LlavaOnevisionForConditionalGeneration):
 class ChangingConfig(LlavaOnevisionForConditionalGeneration):
     """Leaks state: what a call was asked for stays in the config."""
 
+    @wraps(LlavaOnevisionForConditionalGeneration.forward)
     def forward(self, *args, **kwargs):
         self.config.text_config.last_length = len(kwargs)
         out = super().forward(*args, **kwargs)

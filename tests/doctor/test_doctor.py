@@ -102,7 +102,9 @@ def test_eager_maps_are_those_of_an_eager_model(tiny: VideoModel, tiny_eager: Vi
     found: dict[int, np.ndarray] = {}
     eager_maps(tiny, x, lambda layer, weights: found.update({layer: weights.numpy()}))
     assert sorted(found) == list(range(tiny.n_layers))
-    np.testing.assert_array_equal(np.stack([found[n] for n in sorted(found)]), dense(tiny_eager, x))
+    maps = np.stack([found[n] for n in sorted(found)])
+    # The vision tower of the other model is eager too.
+    np.testing.assert_allclose(maps, dense(tiny_eager, x), rtol=0, atol=1e-6)
 
 
 def test_memory_of_longer_clips_is_that_of_longer_clips(other: VideoModel) -> None:

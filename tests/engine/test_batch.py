@@ -8,9 +8,17 @@ import torch
 
 from probe import ProbeError
 from probe.ablate import Random, Reduce, fastv, layer
-from probe.capture import AttentionMass, AttentionReceived, Contributions, LogitLens, TokenNorms
+from probe.capture import (
+    AttentionMass,
+    AttentionReceived,
+    Contributions,
+    LogitLens,
+    TokenNorms,
+    VisionNorms,
+)
 from probe.models.video_model import VideoModel
-from tests.tiny import example
+from tests.families import models
+from tests.tiny import clip, example
 
 CAPTURES = [AttentionMass(), AttentionReceived(), TokenNorms(), LogitLens(), Contributions(7)]
 
@@ -79,3 +87,15 @@ def test_what_batches_refuse(tiny: VideoModel, examples: list) -> None:
         tiny.run(examples, [AttentionMass("frame 0")])
     with pytest.raises(ProbeError, match="at least 1"):
         tiny.sequences(examples[0], 0)
+
+
+def test_places_of_patches_are_each_samples_own() -> None:
+    model = models.build("qwen2_5_vl")
+    sizes = ((32, 64), (48, 48))
+    examples = [model.encode(clip(4, *size), "What?", frames=None) for size in sizes]
+    batch = model.run(examples, [VisionNorms()])
+    for number, x in enumerate(examples):
+        own, found = model.run(x, [VisionNorms()]).data, batch.data.sel(sample=number)
+        for name in ("patch_row", "patch_col"):
+            there = own.coords["patch"].values
+            np.testing.assert_array_equal(found[name].sel(patch=there), own[name])

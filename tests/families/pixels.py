@@ -78,7 +78,7 @@ def embeddings(model: VideoModel, x: Example) -> np.ndarray:
 
 @contextmanager
 def without_mixing(model: VideoModel) -> Iterator[None]:
-    """Every attention module outside the decoder gives zeros; pooling in a projector is no mixing."""
+    """Attention modules outside the decoder give zeros; pooling in a projector is no mixing."""
     outside = (f"{model.family.decoder}.", f"{model.family.projector}.")
     found = [
         module

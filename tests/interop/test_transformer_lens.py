@@ -151,6 +151,8 @@ def test_what_is_refused(lens: Lens, tiny: VideoModel) -> None:
     x = example(tiny)
     with pytest.raises(ProbeError, match=r"capture=probe.interop.captures\(\)"):
         interop.to_transformer_lens(tiny.run(x, [Activations()]))
+    with pytest.raises(ProbeError, match=r"of a batch, batch.runs\[0\]"):
+        interop.to_transformer_lens(tiny.run([x, x], interop.captures()))
     with pytest.raises(ProbeError, match="reads one forward pass"):
         tiny.generate(x, interop.captures(), max_new_tokens=2)
     view = interop.to_transformer_lens(tiny.run(x, interop.captures())).model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,20 @@ def test_results_are_saved_and_opened(tmp_path) -> None:
     for key in run.data:
         assert np.array_equal(again[key].values, run.data[key].values, equal_nan=True), key
     assert again.patch_row.values.tolist() == run.data.patch_row.values.tolist()
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "internvl"])
+def test_half_precision_is_as_exact_as_the_model(name: str) -> None:
+    model = models.build(name)
+    full = model.run(models.example(model), EVERYTHING).data
+    half = import_module(f"tests.families.{name}").build(seed=1)
+    half.hf.to(torch.bfloat16)
+    x = models.example(half)
+    run = half.run(x, EVERYTHING)
+    assert np.array_equal(run.logits, half.run(x).logits)
+    assert run.data.vision_attention.attrs["dtype"] == "torch.bfloat16"
+    assert np.array_equal(run.data.patch_row.values, full.patch_row.values)
+    first = {"vision_layer": 0}
+    for key, tolerance in (("vision_attention", 0.02), ("vision_entropy", 0.1)):
+        found, expected = (data[key].isel(first).values for data in (run.data, full))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)

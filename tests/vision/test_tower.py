@@ -15,12 +15,13 @@ from transformers.models.siglip.modeling_siglip import (
 
 from probe.capture.vision_attention import VisionAttention
 from probe.capture.vision_entropy import VisionEntropy
+from probe.capture.vision_features import VisionFeatures
 from probe.capture.vision_frame_mass import VisionFrameMass
 from probe.capture.vision_norms import VisionNorms
 from probe.errors import ProbeError
 from probe.models.video_model import VideoModel
 from tests import tiny
-from tests.families import models
+from tests.families import models, qwen2_5_vl
 from tests.vision import reference
 
 
@@ -133,6 +134,19 @@ def test_a_clip_and_an_image_are_each_as_alone(name: str, image_first: bool) -> 
     assert (mass.dropna("vision_layer").values == 0).all()
 
 
+def test_a_tower_for_clips_alone_is_read_alone() -> None:
+    model = models.build("video_llava")
+    clip, image = tiny.clip(model.family.frames or 5), picture()
+    captures = [*CAPTURES, VisionFeatures()]
+    data = model.run(model.encode([image, clip], "What?", frames=None), captures).data
+    alone = model.run(model.encode(clip, "What?", frames=None), captures).data
+    assert data.frame.values.tolist() == alone.frame.values.tolist()
+    for key in alone:
+        np.testing.assert_allclose(data[key].values, alone[key].values, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ProbeError, match=r"'model\.video_tower' did not run"):
+        model.run(model.encode(image, "What?"), [VisionNorms()])
+
+
 def test_frames_of_different_size_have_their_own_cells() -> None:
     model = models.build("qwen2_5_vl")
     clip, image = tiny.clip(4, 32, 64), picture(48, 32)
@@ -150,3 +164,25 @@ def test_frames_of_different_size_have_their_own_cells() -> None:
     assert np.isfinite(data.vision_norms.values[:, there.values]).all()
     assert np.isnan(data.vision_norms.values[:, ~there.values]).all()
     assert int((~there).sum()) == 32 - 24
+
+
+def test_an_order_that_the_tower_does_not_tell_is_refused() -> None:
+    model = models.build("qwen2_5_vl")
+    x = models.example(model)
+
+    def noise(module, args, kwargs):
+        cos, sin = kwargs["position_embeddings"]
+        return args, kwargs | {"position_embeddings": (cos + 0.5, sin)}
+
+    handle = reference.layers(model)[0].register_forward_pre_hook(noise, with_kwargs=True)
+    with pytest.raises(ProbeError, match="rotary tables that its rotary module did not make"):
+        model.run(x, [VisionNorms()])
+    handle.remove()
+    model = qwen2_5_vl.build(seed=1)
+    rotary = reference.tower(model).rotary_pos_emb
+    renamed = type("Turns", (nn.Module,), {"forward": type(rotary).forward})()
+    renamed.__dict__.update(rotary.__dict__)
+    reference.tower(model).rotary_pos_emb = renamed
+    renamed.recomposition_frequencies = rotary.recomposition_frequencies
+    with pytest.raises(ProbeError, match="cannot be told apart"):
+        model.run(x, [VisionNorms()])

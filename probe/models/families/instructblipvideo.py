@@ -77,7 +77,8 @@ _OWN = Family(
     projector="language_projection",
     head="language_model.lm_head",
     frames=4,
-    takes_positions=False,
+    needs_clip=True,
+        takes_positions=False,
     processor_class="InstructBlipVideoProcessor",
     adapt=adapt,
 )
