@@ -243,29 +243,32 @@ class Layout:
 
         Returns:
             Each pixel has the value of the token whose cell it lies in; NaN where there is none.
+            Tokens that belong to a frame but have no place in it (the queries of a Q-Former)
+            colour the whole frame with their mean.
 
         Raises:
-            ProbeError: no such clip, tokens without a place in the frame, a vector of another
-                length.
+            ProbeError: no such clip, a vector of another length.
         """
         from probe.errors import ProbeError
 
         if not 0 <= clip < len(self.clips):
             raise ProbeError(f"paint: this prompt has no clip {clip}; encode it with a video")
         shown = self.clips[clip]
-        if shown.grid is None or shown.cells is None:
-            raise ProbeError("paint: the video tokens of this family have no place in the frame")
         vector = np.asarray(vector, dtype=float)
         if vector.shape != (len(self),):
             raise ProbeError(
                 f"paint: the vector has shape {vector.shape}, the layout {len(self)} positions"
             )
-        rows, cols = shown.cells
+        rows, cols = shown.cells or (1, 1)
         height, width = size or shown.size
         cells = np.full((len(self.frames), rows, cols), np.nan)
         mine = self.visual == self.visuals.index(shown)
-        placed = mine & (self.group >= 0) & (self.row >= 0)
-        cells[self.group[placed], self.row[placed], self.col[placed]] = vector[placed]
+        if shown.cells is None:
+            for group in np.unique(self.group[mine & (self.group >= 0)]):
+                cells[group] = vector[mine & (self.group == group)].mean()
+        else:
+            placed = mine & (self.group >= 0) & (self.row >= 0)
+            cells[self.group[placed], self.row[placed], self.col[placed]] = vector[placed]
         y = np.minimum(((np.arange(height) + 0.5) * rows / height).astype(int), rows - 1)
         x = np.minimum(((np.arange(width) + 0.5) * cols / width).astype(int), cols - 1)
         painted = np.full((shown.frames, height, width), np.nan)

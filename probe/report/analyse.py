@@ -179,6 +179,7 @@ def _summary(follow, plain, captured, redundant, others, tokens, blind) -> tuple
     part = captured.data.contributions_attention.sum(["layer", "head"])
     frames = [g for g in part.source_group.values if str(g).startswith("frame")]
     strongest = str(part.sel(source_group=frames).idxmax("source_group").item())
+    adds = "add" if strongest.startswith("frames") else "adds"
     drop = droppable_from(redundant["drop_from_layer"], blind)
     layers = len(mass)
     kept = redundant["kept"].query("score == 'attention' and answer == @plain.tokens[0]")
@@ -196,7 +197,7 @@ def _summary(follow, plain, captured, redundant, others, tokens, blind) -> tuple
         f"{follow.of(plain):.1f} logits ahead of '{follow.versus.strip()}'; without the clip "
         f"the margin is {blind:.1f}.",
         f"It looks at the video most in layer {top} ({mass['mass'][top]:.0%} of the last "
-        f"position's attention); {strongest} adds most to the answer.",
+        f"position's attention); {strongest} {adds} most to the answer.",
         f"{when}; {int(fewest['tokens'])} of {int(kept['tokens'].max())} tokens, chosen by "
         "attention, are the fewest tried that still give the same answer.",
         f"The same answer comes out for these other clips: {kept_by}.",

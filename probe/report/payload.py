@@ -147,6 +147,7 @@ def _heads(data: xr.Dataset, query: str) -> dict[str, Any]:
 
 def _contributions(data: xr.Dataset) -> dict[str, Any]:
     parts = data.contributions.transpose("layer", "part")
+    parts = parts.sel(part=[p for p in parts.part.values if abs(parts.sel(part=p)).sum() > 0])
     sources = contribution_by_source(data.contributions_attention)
     labels = [str(label) for label in sources.source_group.values]
     frames = set(frame_labels(labels))

@@ -44,8 +44,9 @@ def test_each_frame_has_its_queries_and_no_cells(model: VideoModel, x: Example) 
     assert layout.grid is None and layout.groups == tuple(f"frame {n}" for n in range(4))
     with pytest.raises(ProbeError, match="no place in the frame"):
         layout.select("box 0,0,9,9")
-    with pytest.raises(ProbeError, match="no place in the frame"):
-        layout.paint(np.zeros(len(layout)))
+    painted = layout.paint(np.arange(float(len(layout))), size=(1, 1))
+    means = [np.arange(n * QUERIES, (n + 1) * QUERIES).mean() for n in range(4)]
+    np.testing.assert_allclose(painted[:, 0, 0], means)
 
 
 def test_the_prompt_follows_the_queries(model: VideoModel, x: Example) -> None:
