@@ -25,7 +25,8 @@ from probe.video import Clip
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "
-    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<video>{% elif c['type'] == 'image' %}<image>"
+    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<video>"
+    "{% elif c['type'] == 'image' %}<image>"
     "{% endif %}{% endfor %}\n"
     "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}"
     "{% endfor %}<|im_end|>{% endfor %}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from probe.engine.result import Run
     from probe.models.encode import Example
     from probe.models.video_model import VideoModel
+    from probe.video import Clip
 
 CLIPS = ("as is", "reversed", "shuffled", "frozen", "noise", "blank", "none")
 
@@ -33,8 +34,8 @@ def counterfactuals(
     """The same question over other clips: clip, margin, probability, answer.
 
     The clips: as is, frames reversed, shuffled, all replaced by the middle one, by noise, by mean
-    grey, and (where the family can do without) no clip at all. An answer whose margin survives the last three does not come from
-    the video.
+    grey, and (where the family can do without) no clip at all. An answer whose margin survives
+    the last three does not come from the video.
     """
     import pandas as pd
 
@@ -44,7 +45,7 @@ def counterfactuals(
         raise ProbeError("hallucination: encode a clip and a question, without an answer")
     full = model.run(x)
     follow = against or margin(model, x, full)
-    clips = {
+    clips: dict[str, Clip | None] = {
         "as is": x.clip,
         "reversed": perturb.reverse(x.clip),
         "shuffled": perturb.shuffle(x.clip, seed),

@@ -50,7 +50,7 @@ def union(arrays: Mapping[Any, xr.DataArray]) -> dict[Any, xr.DataArray]:
     for name, array in arrays.items():
         wanted = {d: list(v) for d, v in labels.items() if d in array.dims}
         if any(array.coords[dim].values.tolist() != kept for dim, kept in wanted.items()):
-            none: dict[Any, Any] = {array.name: "" if array.dtype.kind == "U" else np.nan}
+            none: Any = {array.name: "" if array.dtype.kind == "U" else np.nan}
             for place, values in array.coords.items():  # rows and columns stay whole numbers
                 if place not in array.dims and values.dtype.kind in "iu":
                     none[place] = -1

@@ -78,7 +78,7 @@ _OWN = Family(
     head="language_model.lm_head",
     frames=4,
     needs_clip=True,
-        takes_positions=False,
+    takes_positions=False,
     processor_class="InstructBlipVideoProcessor",
     adapt=adapt,
 )
