@@ -18,6 +18,7 @@ import probe
 from probe import plot, testbed
 from probe.diagnose import counterfactuals_over, existence
 
+MODEL = "testbed/onevision"
 ITEMS = 60  # 10 of each of the 6 types below
 EXISTENCE = 100  # items a split
 TYPES = ["color", "shape", "direction", "count", "order", "existence"]
@@ -26,17 +27,19 @@ TYPES = ["color", "shape", "direction", "count", "order", "existence"]
 def main() -> None:
     """Measure, print, and with --out draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--items", type=int, default=ITEMS)
     parser.add_argument("--existence", type=int, default=EXISTENCE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for hallucination_testbed.pdf, .png, .md")
     asked = parser.parse_args()
-    model = probe.load("testbed/onevision")
+    model = probe.load(asked.model)
     items = testbed.items("neutral", n=asked.items, seed=asked.seed, types=TYPES)
     clips = counterfactuals_over(model, items)
     pope = existence(model, asked.existence, seed=asked.seed)
     command = f"python experiments/hallucination_testbed.py --items {asked.items}"
     command += f" --existence {asked.existence} --seed {asked.seed}"
+    command += "" if asked.model == MODEL else f" --model {asked.model}"
     lines = [f"`{command}`; n = {asked.items} items, bootstrap 95 % intervals.", ""]
     lines += ["| clip | margin of the right answer (logits) | right |", "| --- | --- | --- |"]
     for row in clips.itertuples():
@@ -53,7 +56,8 @@ def main() -> None:
         lines.append(f"| {row.split} | {row.n} | {accuracy} | {shown} |")
     print("\n".join(lines))
     if asked.out:
-        stem = asked.out / "hallucination_testbed"
+        other = "" if asked.model == MODEL else f"_{Path(asked.model).name}"
+        stem = asked.out / f"hallucination_testbed{other}"
         stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
         plot.save(draw(clips), stem)
 

@@ -1,4 +1,4 @@
-"""How much of the video testbed/onevision needs, over testbed items.
+"""How much of the video a testbed checkpoint needs, over testbed items.
 
     python experiments/redundancy_testbed.py --out figures
 
@@ -16,6 +16,7 @@ import probe
 from probe import plot, testbed
 from probe.diagnose import counterfactuals_over, redundancy_over
 
+MODEL = "testbed/onevision"
 ITEMS = 48  # 8 of each of the 6 types below
 TYPES = ["color", "shape", "direction", "count", "order", "existence"]
 SCORES = ("attention", "norm", "uniform", "random")
@@ -26,16 +27,18 @@ SEEDS = 3  # random choices an item
 def main() -> None:
     """Measure, print, and with --out draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--items", type=int, default=ITEMS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for redundancy_testbed.pdf, .png, .md")
     asked = parser.parse_args()
-    model = probe.load("testbed/onevision")
+    model = probe.load(asked.model)
     items = testbed.items("neutral", n=asked.items, seed=asked.seed, types=TYPES)
     tables = redundancy_over(model, items, keep=KEEP, seeds=SEEDS)
     clips = counterfactuals_over(model, items).set_index("clip")
     full, blind = clips.loc["as is", "margin"], clips.loc["none", "margin"]
     command = f"python experiments/redundancy_testbed.py --items {asked.items} --seed {asked.seed}"
+    command += "" if asked.model == MODEL else f" --model {asked.model}"
     lines = [f"`{command}`, n = {asked.items} items.", ""]
     lines += ["Margins of the right answer in logits, with bootstrap 95 % intervals.", ""]
     lines += [f"Full {full:.2f}, without a clip {blind:.2f}.", ""]
@@ -52,7 +55,8 @@ def main() -> None:
         lines.append(f"| {row.layer} | {row.margin:.2f} {interval} | {row.same:.0%} |")
     print("\n".join(lines))
     if asked.out:
-        stem = asked.out / "redundancy_testbed"
+        other = "" if asked.model == MODEL else f"_{Path(asked.model).name}"
+        stem = asked.out / f"redundancy_testbed{other}"
         stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
         drawn = tables["kept"].astype({"tokens": int})
         others = drawn["score"] != "random"  # the band is that of the control alone

@@ -6,7 +6,7 @@ import numpy as np
 
 from probe.ablate import Knockout, Random, Reduce, fastv, layer
 from probe.ablate.base import Ablation
-from probe.doctor.cases import known, middle, neutral
+from probe.doctor.cases import FIRES, known, middle, neutral
 from probe.doctor.check import Check, failed, measured, skipped
 from probe.doctor.subject import Subject
 from probe.engine import forward
@@ -53,7 +53,7 @@ def _check(name: str, one: Ablation | None, subject: Subject) -> Check:
     try:
         ablated = subject.model.run(subject.x, ablate=[one])
     except ProbeError as error:
-        if "did not fire" in str(error):
+        if FIRES in str(error):
             return failed(name, str(error), FIRE)
         return skipped(name, f"refused: {error}")
     change = subject.apart(ablated.logits, subject.run.logits)

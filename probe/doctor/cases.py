@@ -13,6 +13,8 @@ from probe.ablate.base import Ablation
 from probe.ablate.edges import EdgeAblation
 from probe.doctor.subject import Subject
 
+FIRES = "did not fire"  # in the message of an ablation that changed nothing; others are refusals
+
 
 def middle(subject: Subject) -> int:
     """A layer that has one before it."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -53,6 +56,13 @@ class Report:
     def failed(self) -> tuple[Check, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.status == FAILED)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per check: check, status, found, value, limit, todo."""
+        import pandas as pd
+
+        rows = [asdict(check) for check in self.checks]
+        return pd.DataFrame(rows).rename(columns={"name": "check", "detail": "found"})
 
     def __getitem__(self, name: str) -> Check:
         """The check of this name.

@@ -42,13 +42,17 @@ class Dense(Capture):
     """
 
     def attention(self, session: Session, state: dict, call: AttentionCall) -> None:
-        """Softmax of q . k in float64, for one head after another."""
-        weights = torch.cat([self._weights(call, head) for head in range(call.heads)])
-        values = call.value.double().repeat_interleave(call.group_size, 0)
-        mixed = (weights @ values).transpose(0, 1)
-        error = (mixed - call.output.double()).abs().max() / mixed.abs().max()
-        found = statistics(weights, session.layout)
-        state.setdefault("layers", {})[call.layer] = found | {"output": error.cpu()}
+        """Softmax of q . k in float64, for one head after another: one map is held at a time."""
+        heads, error, largest = [], [], []
+        for head in range(call.heads):
+            weights = self._weights(call, head)
+            heads.append(statistics(weights, session.layout))
+            mixed = weights[0] @ call.value[head // call.group_size].double()
+            error.append((mixed - call.output[:, head].double()).abs().max())
+            largest.append(mixed.abs().max())
+        found = {name: torch.cat([one[name] for one in heads]) for name in heads[0]}
+        found["output"] = (torch.stack(error).max() / torch.stack(largest).max()).cpu()
+        state.setdefault("layers", {})[call.layer] = found
 
     def finish(self, session: Session, state: dict) -> dict[str, Any]:
         """A variable for each statistic, [layer, ...]."""

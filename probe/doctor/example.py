@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from probe.models.given import Picture
 from probe.video import Clip
 
 if TYPE_CHECKING:
@@ -54,23 +56,39 @@ def example(model: VideoModel, frames: int) -> tuple[Clip, Example]:
     Raises:
         ProbeError: the checkpoint cannot encode it.
     """
-    count, size = count_for(model.family, frames), _size(model.processor)
+    count = count_for(model.family, frames)
+    part = _part(model.processor, "video_processor", "image_processor")
+    return _suited(model, part, lambda size: noise_clip(count, size))
+
+
+def picture(model: VideoModel) -> tuple[Picture, Example]:
+    """The same for an image.
+
+    Raises:
+        ProbeError: the family takes no images.
+    """
+    part = _part(model.processor, "image_processor", "video_processor")
+    return _suited(model, part, lambda size: Picture(noise(1, *size, seed=1)[0]))
+
+
+def _suited(model: VideoModel, part: Any, make: Callable[[tuple[int, int]], Any]) -> Any:
+    """What `make` gives at a size at which cells are large enough, and its encoding."""
+    first = size = _size(part)
     for _ in range(4):
-        clip = noise_clip(count, size)
-        x = model.encode(clip, QUESTION, frames=None)
+        shown = make(size)
+        x = model.encode(shown, QUESTION, frames=None)
         seen = _cell(x)
-        if seen is None or seen >= CELL or (size == _size(model.processor) and _exact(model)):
+        if seen is None or seen >= CELL or (size == first and _exact(part)):
             break
         size = (size[0] * 3 // 2, size[1] * 3 // 2)
-    return clip, x
+    return shown, x
 
 
-def _size(processor: Any) -> tuple[int, int]:
-    """(height, width) that the processor passes on as it is, or with little change."""
-    part = _part(processor)
+def _size(part: Any) -> tuple[int, int]:
+    """(height, width) that a processor passes on as it is, or with little change."""
     size = getattr(part, "size", None) or {}
     short = _get(size, "shortest_edge") or 0
-    if _exact_of(part):
+    if _exact(part):
         return int(_get(size, "height") or 0), int(_get(size, "width") or 0)
     if 16 <= short <= 1024 and _get(size, "longest_edge") is None:
         return short, short * 4 // 3
@@ -78,19 +96,14 @@ def _size(processor: Any) -> tuple[int, int]:
     return 6 * side, 8 * side
 
 
-def _exact(model: VideoModel) -> bool:
-    return _exact_of(_part(model.processor))
-
-
-def _part(processor: Any) -> Any:
-    """What prepares pixels; None where a user's processor does it itself."""
-    own = getattr(processor, "video_processor", None)
-    return own or getattr(processor, "image_processor", None)
-
-
-def _exact_of(part: Any) -> bool:
+def _exact(part: Any) -> bool:
     size = getattr(part, "size", None) or {}
     return bool(_get(size, "height") and _get(size, "width"))
+
+
+def _part(processor: Any, *names: str) -> Any:
+    """What prepares pixels; None where a user's processor does it itself."""
+    return next((p for name in names if (p := getattr(processor, name, None)) is not None), None)
 
 
 def _get(size: Any, name: str) -> Any:
@@ -98,9 +111,9 @@ def _get(size: Any, name: str) -> Any:
 
 
 def _cell(x: Example) -> float | None:
-    """Pixels that the smallest cell of the clip's grid has along an axis."""
-    clip = x.layout.clips[0]
-    if clip.grid is None or not len(clip.grid.row_edges):
+    """Pixels that the smallest cell of the grid has along an axis."""
+    shown = x.layout.visuals[0]
+    if shown.grid is None or not len(shown.grid.row_edges):
         return None
-    edges = zip((clip.grid.row_edges, clip.grid.col_edges), clip.size, strict=True)
+    edges = zip((shown.grid.row_edges, shown.grid.col_edges), shown.size, strict=True)
     return min(float((e[:, 1] - e[:, 0]).min()) * side for e, side in edges)

@@ -39,7 +39,8 @@ class Fingerprint:
 
     def _tensor(self, tensor: Tensor) -> tuple:
         self._held.append(tensor)
-        return id(tensor), tensor._version, tensor.requires_grad, bits(tensor)
+        version = None if tensor.is_inference() else tensor._version
+        return id(tensor), version, tensor.requires_grad, bits(tensor)
 
     def _attribute(self, key: str, value: Any) -> Any:
         if key in _HOOKS:
@@ -71,13 +72,16 @@ class Fingerprint:
 
 
 def bits(tensor: Tensor) -> int | None:
-    """Sum of a tensor's bits taken as integers; None where it holds no data."""
+    """Sum of a tensor's bits taken as integers; None where it has none to be read."""
     tensor = tensor.detach()
     if tensor.is_meta or tensor.layout != torch.strided:
         return None
-    if tensor.dtype == torch.bool or tensor.is_complex():
-        tensor = (
-            tensor.to(torch.uint8) if tensor.dtype == torch.bool else torch.view_as_real(tensor)
-        )
-    whole = tensor.contiguous().view(_INTEGERS[tensor.dtype.itemsize])
+    if tensor.dtype == torch.bool:
+        tensor = tensor.to(torch.uint8)
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    try:
+        whole = tensor.contiguous().view(_INTEGERS[tensor.dtype.itemsize])
+    except (RuntimeError, TypeError):  # tensors of quantisation libraries
+        return None
     return int(whole.sum(dtype=torch.int64))

@@ -39,7 +39,10 @@ def limits(hf: Any) -> Limits:
     """The limits of a model; float32 has 1e-5, more where many layers add up."""
     dtype: torch.dtype = hf.dtype
     depth = max(1.0, hf.config.get_text_config().num_hidden_layers / 4)
-    stored = getattr(getattr(hf.config, "quantization_config", None), "quant_method", None)
+    how = getattr(hf.config, "quantization_config", None)
+    stored = (
+        how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)
+    )
     about = str(dtype).removeprefix("torch.") + (f", weights in {_text(stored)}" if stored else "")
     if dtype.itemsize >= 4 and not stored:
         return Limits(about, 1e-5, 1e-5, 1e-4, 1e-5, 1e-5 * depth, 1e-4 * depth, 1e-5 * depth, 1e-5)

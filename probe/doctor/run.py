@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from probe.doctor import ablation_checks as ablation
 from probe.doctor import attention_checks as attention
 from probe.doctor import contribution_checks as contribution
@@ -17,15 +19,17 @@ from probe.doctor import memory, restore
 from probe.doctor import position_checks as positions
 from probe.doctor import vision_checks as vision
 from probe.doctor.check import Check, Report, failed, ok, skipped
-from probe.doctor.example import QUESTION, count_for, example
+from probe.doctor.example import QUESTION, count_for, example, picture
 from probe.doctor.fingerprint import Fingerprint
 from probe.doctor.limits import limits
 from probe.doctor.subject import Subject, entering
 from probe.errors import ProbeError
 from probe.models.given import visual
+from probe.video import Clip
 
 if TYPE_CHECKING:
     from probe.ablate.base import Ablation
+    from probe.models.encode import Example
     from probe.models.video_model import VideoModel
 
 ENCODES = "encodes a clip"
@@ -53,7 +57,8 @@ _READS = (inputs.FORWARD, attention.REACHED)
 STEPS = (
     Step(inputs.FORWARD, inputs.forward_pass),
     Step(inputs.PLACEHOLDERS, inputs.placeholders),
-    Step(proof.NAME, proof.layout_proof, (inputs.PLACEHOLDERS,)),
+    Step(proof.CLIP, proof.clip_proof, (inputs.PLACEHOLDERS,)),
+    Step(proof.IMAGE, proof.image_proof, (inputs.PLACEHOLDERS, proof.CLIP)),
     Step(inputs.TIMESTAMPS, inputs.timestamps),
     Step(positions.REACH, positions.positions_reach, _RUNS),
     Step(positions.OWN, positions.positions_own, _RUNS),
@@ -104,6 +109,8 @@ def doctor(
         raise ProbeError(f"doctor: frames={frames}; show it at least 1")
     count = count_for(model.family, frames)
     given = None if clip is None else visual(clip, frames=count)
+    if not isinstance(given, Clip | None):
+        raise ProbeError(f"doctor: the clip is an image; give a video")
     try:
         noise, shown = example(model, frames)
         x = shown if given is None else model.encode(given, QUESTION, frames=None)
@@ -113,8 +120,7 @@ def doctor(
     subject = Subject(model, noise, shown, x, limits(model.hf), tuple(ablate))
     size = "x".join(map(str, x.layout.clips[0].size))
     checks = [ok(ENCODES, f"{len(x.layout.seconds)} frames of {size}, {len(x.layout)} tokens")]
-    with suppress(Exception):  # what it raises is told by the checks
-        entering(model, x)  # transformers sets up parts of a vision tower in its first forward
+    _warm(model, x)
     before = Fingerprint(model.hf)
     for step in STEPS:
         if watch is not None:
@@ -126,12 +132,24 @@ def doctor(
     return _report(model, facts | {"limits": subject.limits.about}, checks)
 
 
+def _warm(model: VideoModel, x: Example) -> None:
+    """One pass for each kind of input: transformers installs hooks of its own in a tower's first
+    forward, and they stay. What a pass raises is told by the checks.
+    """
+    with suppress(Exception):
+        entering(model, x)
+    with suppress(Exception):
+        entering(model, picture(model)[1])
+
+
 def _made(step: Step, subject: Subject, checks: Sequence[Check]) -> list[Check]:
     broken = [c.name for c in checks if c.status != "ok" and c.name in step.needs]
     if broken:
         return [skipped(step.name, f"'{broken[0]}' comes first", f"see '{broken[0]}'")]
     try:
         found = step.check(subject)
+    except torch.OutOfMemoryError:
+        return [skipped(step.name, "not enough memory", "show it fewer frames (--frames)")]
     except Exception as error:  # a check that breaks is a check that failed
         return [failed(step.name, _said(error), REPORT)]
     return found if isinstance(found, list) else [found]
@@ -143,7 +161,6 @@ def _said(error: Exception) -> str:
 
 
 def _report(model: VideoModel, facts: dict[str, Any], checks: Sequence[Check]) -> Report:
-    import torch
     import transformers
 
     import probe

@@ -30,9 +30,12 @@ def with_family(model: VideoModel, **changes: Any) -> VideoModel:
     return VideoModel(model.hf, model.processor, replace(model.family, **changes), "planted")
 
 
-def with_grid(family: Family, change: Callable[[VisualGrid], VisualGrid]) -> Family:
+def with_grid(family: Family, change: Callable[[VisualGrid], VisualGrid], kind: str = "") -> Family:
+    """Clips and images, or one of the two, are laid out wrongly."""
+
     def grid(config: Any, inputs: dict, visual: Any) -> VisualGrid:
-        return change(family.grid(config, inputs, visual))
+        right = family.grid(config, inputs, visual)
+        return change(right) if kind in ("", visual.kind) else right
 
     return replace(family, grid=grid)
 
@@ -48,7 +51,7 @@ def off_by_one(grid: VisualGrid) -> VisualGrid:
     moved = {}
     for name in ("group", "row", "col"):
         values = getattr(grid, name).copy()
-        video = grid.role == "video"
+        video = np.isin(grid.role, ("video", "image"))
         values[video] = np.roll(values[video], 1)
         moved[name] = values
     return replace(grid, **moved)

@@ -27,6 +27,7 @@ NAMES = [
     "forward pass",
     "placeholders",
     "layout proof",
+    "layout proof, image",
     "timestamps",
     "positions reach the decoder",
     "positions are transformers' own",
@@ -93,6 +94,8 @@ def test_a_clip_of_one_s_own(tiny: VideoModel, tmp_path) -> None:
     assert report.ok and report.facts["frames"] == 3
     with pytest.raises(ProbeError, match="no such file"):
         doctor(tiny, clip=str(tmp_path / "none.mp4"))
+    with pytest.raises(ProbeError, match="is an image; give a video"):
+        doctor(tiny, clip=clip(1).frames[0])
     with pytest.raises(ProbeError, match="show it at least 1"):
         doctor(tiny, frames=0)
 

@@ -51,16 +51,6 @@ def test_the_newline_taken_for_a_video_token(tiny: VideoModel) -> None:
     assert failed(report) == {"layout proof"}
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name", ["qwen2_vl", "internvl", "llava_next_video"])
-@pytest.mark.parametrize("change", [plants.off_by_one, plants.swapped])
-def test_a_wrong_grid_in_other_families(name: str, change: Callable) -> None:
-    model = models.build(name)
-    family = plants.with_grid(model.family, change)
-    report = doctor(VideoModel(model.hf, model.processor, family, "planted"), frames=4)
-    assert failed(report) == {"layout proof"}
-
-
 def test_a_wrong_placeholder(tiny: VideoModel) -> None:
     report = doctor(plants.with_family(tiny, video_token="image_token_id"), frames=2)
     assert failed(report) == {"encodes a clip"}
