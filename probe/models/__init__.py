@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probe.models.family import Family, register
-    from probe.models.layout import Layout, Visual, VisualGrid
+    from probe.models.layout import Layout
     from probe.models.video_model import VideoModel
+    from probe.models.visual import Visual, VisualGrid
 
 __all__ = ["Family", "Layout", "VideoModel", "Visual", "VisualGrid", "register"]
 
@@ -16,8 +17,8 @@ _PLACES = {
     "Family": "family",
     "register": "family",
     "Layout": "layout",
-    "Visual": "layout",
-    "VisualGrid": "layout",
+    "Visual": "visual",
+    "VisualGrid": "visual",
     "VideoModel": "video_model",
 }
 

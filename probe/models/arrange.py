@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.models.layout import Layout, Visual
+from probe.models.layout import Layout
+from probe.models.visual import Visual
 
 if TYPE_CHECKING:
     from probe.models.expansion import Expansion

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from probe.errors import ProbeError
+from probe.models import processing
 from probe.models import prompt as prompts
 from probe.models.arrange import arrange, readable
 from probe.models.expansion import align, recording
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from probe.models.family import Family
-
-TICKS = 1000  # a clock of milliseconds, so that processors write true seconds into the text
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,11 @@ def encode(
     pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
     _check_frames(family, clips)
     copied, recorder = recording(processor)
-    process = family.process or _process
+    process = family.process or processing.process
     try:
-        inputs = process(copied, prompt, *_tensors(clips, pictures))
+        inputs = process(copied, prompt, *processing.tensors(clips, pictures))
     except ValueError as error:
-        raise _refused(family, clips, error) from error
+        raise processing.refused(family, clips, error) from error
     text, offsets = inputs.pop("text", recorder.text), inputs.pop("offset_mapping", None)
     ids = inputs["input_ids"][0]
     if offsets is None:
@@ -101,7 +98,7 @@ def encode(
     expansion = align(prompt, text, prompts.pattern(known, family), recorder.texts(known))
     inputs = {
         name: value.to(hf.device, hf.dtype if value.is_floating_point() else None)
-        for name, value in _as_tensors(inputs).items()
+        for name, value in processing.as_tensors(inputs).items()
     }
     if family.takes_positions:
         inputs["position_ids"] = _positions(hf, inputs)
@@ -164,70 +161,6 @@ def _check_frames(family: Family, clips: Sequence[Clip]) -> None:
                 f"{family.title} takes {family.frames} frames a clip, not {len(clip)}; "
                 f"encode with frames={family.frames}"
             )
-
-
-def _process(processor: Any, prompt: str, videos: list, metadata: list, images: list) -> dict:
-    """The usual call of a processor."""
-    given: dict[str, Any] = {}
-    if videos:
-        given |= {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
-    if images:
-        given["images"] = images
-    return dict(processor(text=[prompt], return_tensors="pt", **given))
-
-
-def _refused(family: Family, clips: Sequence[Clip], error: ValueError) -> ProbeError:
-    counts = sorted({len(clip) for clip in clips})
-    if len(counts) > 1 and "stack" in str(error):
-        return ProbeError(
-            f"{family.title}: the clips of one prompt must have equally many frames, "
-            f"not {' and '.join(map(str, counts))}"
-        )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ProbeError(f"{family.title}: its processor refuses this prompt: {lines[0]}")
-
-
-def _tensors(clips: Sequence[Clip], pictures: Sequence[Picture]) -> tuple[list, list, list]:
-    """Frames [time, channel, height, width], their metadata, and images, for a processor."""
-    import torch
-    from transformers.video_utils import VideoMetadata
-
-    metadata = []
-    for clip in clips:
-        height, width = clip.frames.shape[1:3]
-        seconds = clip.seconds - min(0.0, float(clip.seconds[0]))
-        step = (seconds[-1] - seconds[0]) / max(1, len(clip) - 1) or 1.0
-        lasts = step * len(clip)
-        metadata.append(
-            VideoMetadata(
-                total_num_frames=max(1, round(lasts * TICKS)),
-                fps=float(TICKS),
-                width=int(width),
-                height=int(height),
-                duration=float(clip.duration) if clip.duration > 0 else float(lasts),
-                frames_indices=[round(second * TICKS) for second in seconds.tolist()],
-            )
-        )
-    shown = [(clip.frames, (0, 3, 1, 2)) for clip in clips]
-    stills = [(picture.pixels, (2, 0, 1)) for picture in pictures]
-    videos, images = (
-        [torch.from_numpy(np.ascontiguousarray(pixels)).permute(order) for pixels, order in some]
-        for some in (shown, stills)
-    )
-    return videos, metadata, images
-
-
-def _as_tensors(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Everything that is numbers, as tensors; processors leave some as lists."""
-    import torch
-
-    found = {}
-    for name, value in inputs.items():
-        if isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value):
-            value = torch.tensor(value)
-        if isinstance(value, torch.Tensor):
-            found[name] = value
-    return found
 
 
 def _positions(hf: Any, inputs: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 if TYPE_CHECKING:
     from torch import nn
 
-    from probe.models.layout import Visual, VisualGrid
+    from probe.models.visual import Visual, VisualGrid
 
 
 @dataclass(frozen=True)

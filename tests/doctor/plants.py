@@ -20,8 +20,8 @@ from transformers.models.siglip.modeling_siglip import SiglipAttention
 
 from probe.ablate import Knockout
 from probe.models.family import Family
-from probe.models.layout import VisualGrid
 from probe.models.video_model import VideoModel
+from probe.models.visual import VisualGrid
 from tests import tiny
 
 

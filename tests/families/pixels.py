@@ -12,8 +12,8 @@ import torch
 
 from probe.models.encode import Example, encode
 from probe.models.given import Picture
-from probe.models.layout import Visual
 from probe.models.video_model import VideoModel
+from probe.models.visual import Visual
 from probe.video import Clip
 
 

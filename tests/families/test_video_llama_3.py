@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from probe.models.given import Picture
-from probe.models.layout import Visual, VisualGrid
 from probe.models.video_model import VideoModel
+from probe.models.visual import Visual, VisualGrid
 from tests import tiny
 from tests.families import _written as written
 from tests.families.pixels import prove

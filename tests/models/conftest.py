@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.models.layout import Layout, Visual, VisualGrid
+from probe.models.layout import Layout
 from probe.models.video_model import VideoModel
+from probe.models.visual import Visual, VisualGrid
 from tests.tiny import example
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from probe import ProbeError
-from probe.models.layout import Layout, Visual
+from probe.models.layout import Layout
 from probe.models.video_model import VideoModel
+from probe.models.visual import Visual
 from tests.tiny import clip, example
 
 COLUMNS = [

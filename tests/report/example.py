@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probe.models.layout import Layout, Visual, VisualGrid
+from probe.models.layout import Layout
+from probe.models.visual import Visual, VisualGrid
 from probe.report.findings import Findings
 from probe.video import Clip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.models.family import Family
-from probe.models.layout import Visual, VisualGrid
+from probe.models.visual import Visual, VisualGrid
 
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"

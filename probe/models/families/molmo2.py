@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from probe.errors import ProbeError
 from probe.models.family import Family
-from probe.models.layout import Visual, VisualGrid
+from probe.models.visual import Visual, VisualGrid
 
 
 def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from probe.models.families.qwen2_vl import grid
 from probe.models.family import Family
-from probe.models.layout import Visual
+from probe.models.visual import Visual
 
 
 def timestamps(visual: Visual, seconds: Float[np.ndarray, " frame"]) -> Float[np.ndarray, " group"]:

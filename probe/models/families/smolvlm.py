@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probe.models.family import Family
-from probe.models.layout import Visual, VisualGrid
+from probe.models.visual import Visual, VisualGrid
 
 
 def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
