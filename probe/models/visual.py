@@ -89,3 +89,9 @@ class Visual:
         if self.grid is None or not len(self.grid.row_edges):
             return None
         return len(self.grid.row_edges), len(self.grid.col_edges)
+
+
+def cells(count: int) -> np.ndarray:
+    """Edges [cell, 2] of equal cells from 0 to 1."""
+    edges = np.linspace(0, 1, count + 1)
+    return np.stack([edges[:-1], edges[1:]], 1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probe.models.family import Family
-from probe.models.visual import Visual, VisualGrid
+from probe.models.visual import Visual, VisualGrid, cells
 
 
 def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
@@ -72,12 +72,6 @@ def tiled(config: Any, size: list[int], patches: int) -> tuple[int, int]:
     most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
     ratio = math.sqrt(rows * cols / (most * patches**2))
     return (int(rows // ratio), int(cols // ratio)) if ratio > 1.1 else (rows, cols)
-
-
-def cells(count: int) -> np.ndarray:
-    """Edges [cell, 2] of equal cells from 0 to 1."""
-    edges = np.linspace(0, 1, count + 1)
-    return np.stack([edges[:-1], edges[1:]], 1)
 
 
 def with_newline(grid: VisualGrid) -> VisualGrid:

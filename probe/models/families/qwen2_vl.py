@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from probe.models.family import Family
-from probe.models.visual import Visual, VisualGrid
+from probe.models.visual import Visual, VisualGrid, cells
 
 
 def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
@@ -27,12 +25,6 @@ def grid(config: Any, inputs: dict[str, Any], visual: Visual) -> VisualGrid:
     return VisualGrid.raster(
         visual.kind, frames if visual.kind == "video" else (), cells(rows), cells(cols)
     )
-
-
-def cells(count: int) -> np.ndarray:
-    """Edges [cell, 2] of equal cells from 0 to 1."""
-    edges = np.linspace(0, 1, count + 1)
-    return np.stack([edges[:-1], edges[1:]], 1)
 
 
 FAMILIES = (
