@@ -57,15 +57,15 @@ def _check(name: str, one: Ablation | None, subject: Subject) -> Check:
             return failed(name, str(error), FIRE)
         return skipped(name, f"refused: {error}")
     change = subject.apart(ablated.logits, subject.run.logits)
-    if change == 0.0:
+    if change <= subject.identical:
         return failed(name, f"{one} ran and changed no logit", FIRE)
     idle = neutral(one)
     if idle is None:
         return measured(name, 0.0, 0.0, f"changes logits by {change:.1g}; no neutral form", FIRE)
     same = subject.model.run(subject.x, ablate=[idle]).logits
     bits = subject.apart(same, subject.run.logits)
-    if bits > 0:
-        return measured(name, bits, 0.0, f"{idle} is not bit-identical", NEUTRAL)
+    if bits > subject.identical:
+        return measured(name, bits, subject.identical, f"{idle} is not bit-identical", NEUTRAL)
     forced = forward.run(subject.model, subject.x, ablations=[idle], force=True).logits
     return measured(
         name,

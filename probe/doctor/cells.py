@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 if TYPE_CHECKING:
-    from probe.models.layout import Layout, Visual, VisualGrid
+    from probe.models.layout import Layout
+    from probe.models.visual import Visual, VisualGrid
 
 MIDDLE = 0.2  # half the part of a cell, around its centre, that is inverted
 TEXT = ("timestamp", "separator", "newline")

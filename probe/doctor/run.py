@@ -110,7 +110,7 @@ def doctor(
     count = count_for(model.family, frames)
     given = None if clip is None else visual(clip, frames=count)
     if not isinstance(given, Clip | None):
-        raise ProbeError(f"doctor: the clip is an image; give a video")
+        raise ProbeError("doctor: the clip is an image; give a video")
     try:
         noise, shown = example(model, frames)
         x = shown if given is None else model.encode(given, QUESTION, frames=None)

@@ -52,6 +52,20 @@ class Subject:
         """The largest logit in absolute value; differences are relative to it."""
         return max(1.0, float(np.abs(self.run.logits).max()))
 
+    @cached_property
+    def repeat(self) -> float:
+        """How far two equal calls of transformers' own forward are apart: 0, or what a device whose
+        sums have no fixed order does to them.
+        """
+        readout = self.x.layout.readout
+        one, two = (plain_logits(self.model, self.x.inputs, readout) for _ in range(2))
+        return float(np.abs(one - two).max()) / max(1.0, float(np.abs(one).max()))
+
+    @property
+    def identical(self) -> float:
+        """How far logits may be apart that should be bit-identical: 0 where equal calls are."""
+        return 10 * self.repeat
+
     def apart(self, logits: np.ndarray, other: np.ndarray) -> float:
         """Largest difference between logits, relative to the largest logit."""
         return float(np.abs(logits - other).max()) / self.scale
