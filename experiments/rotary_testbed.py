@@ -105,16 +105,17 @@ def measure(model, item) -> list[dict]:
 @plot.paper()
 def draw(table: pd.DataFrame) -> Figure:
     """Share of right answers by type, a panel a model, a row an ablation."""
-    figure = Figure(figsize=(plot.DOUBLE, 2.3), layout="constrained")
+    figure = Figure(figsize=(plot.DOUBLE, 2.5), layout="constrained")
     panels = figure.subplots(1, len(MODELS))
     for axes, name in zip(panels, MODELS, strict=True):
         mine = table[table["model"] == name]
         grid = mine.pivot(index="what", columns="type", values="right")
         grid = grid.loc[mine["what"].drop_duplicates(), TYPES]
         image = axes.imshow(grid, vmin=0, vmax=1, cmap="Oranges_r", aspect="auto")
-        axes.set_xticks(range(len(TYPES)), TYPES)
+        axes.set_xticks(range(len(TYPES)), TYPES, rotation=35, ha="right")
         axes.set_yticks(range(len(grid)), grid.index)
         axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         axes.set_title(name)
         for (row, column), value in np.ndenumerate(grid.to_numpy()):
             color = "white" if value < 0.5 else "#1c1b19"

@@ -211,4 +211,3 @@ class Contributions(Capture):
             plus = plus - weight[ids["versus"]].cpu().double()
             offset -= float(bias[ids["versus"]].detach()) if bias is not None else 0.0
         return plus, offset
-

@@ -39,34 +39,35 @@ def refused(family: Family, clips: Sequence[Clip], error: ValueError) -> ProbeEr
     return ProbeError(f"{family.title}: its processor refuses this prompt: {lines[0]}")
 
 
+def metadata(clip: Clip) -> Any:
+    """A clip's true times as transformers' `VideoMetadata`, on a clock of milliseconds."""
+    from transformers.video_utils import VideoMetadata
+
+    height, width = clip.frames.shape[1:3]
+    seconds = clip.seconds - min(0.0, float(clip.seconds[0]))
+    step = (seconds[-1] - seconds[0]) / max(1, len(clip) - 1) or 1.0
+    lasts = step * len(clip)
+    return VideoMetadata(
+        total_num_frames=max(1, round(lasts * TICKS)),
+        fps=float(TICKS),
+        width=int(width),
+        height=int(height),
+        duration=float(clip.duration) if clip.duration > 0 else float(lasts),
+        frames_indices=[round(second * TICKS) for second in seconds.tolist()],
+    )
+
+
 def tensors(clips: Sequence[Clip], pictures: Sequence[Picture]) -> tuple[list, list, list]:
     """Frames [time, channel, height, width], their metadata, and images, for a processor."""
     import torch
-    from transformers.video_utils import VideoMetadata
 
-    metadata = []
-    for clip in clips:
-        height, width = clip.frames.shape[1:3]
-        seconds = clip.seconds - min(0.0, float(clip.seconds[0]))
-        step = (seconds[-1] - seconds[0]) / max(1, len(clip) - 1) or 1.0
-        lasts = step * len(clip)
-        metadata.append(
-            VideoMetadata(
-                total_num_frames=max(1, round(lasts * TICKS)),
-                fps=float(TICKS),
-                width=int(width),
-                height=int(height),
-                duration=float(clip.duration) if clip.duration > 0 else float(lasts),
-                frames_indices=[round(second * TICKS) for second in seconds.tolist()],
-            )
-        )
     shown = [(clip.frames, (0, 3, 1, 2)) for clip in clips]
     stills = [(picture.pixels, (2, 0, 1)) for picture in pictures]
     videos, images = (
         [torch.from_numpy(np.ascontiguousarray(pixels)).permute(order) for pixels, order in some]
         for some in (shown, stills)
     )
-    return videos, metadata, images
+    return videos, [metadata(clip) for clip in clips], images
 
 
 def as_tensors(inputs: dict[str, Any]) -> dict[str, Any]:

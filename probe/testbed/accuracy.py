@@ -18,6 +18,8 @@ from probe.testbed.scene import COLORS, MOTIONS, SHAPES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probe.video import Clip
+
 LONGEST = 40
 
 
@@ -105,14 +107,16 @@ def _row(kind: str, right: Sequence[bool]) -> dict[str, Any]:
             "low": low, "high": high}  # fmt: skip
 
 
-def _read(path: Path, frames: int) -> np.ndarray:
+def _read(path: Path, frames: int) -> Clip:
     from probe.video import read
 
-    return read(path, frames=frames).frames
+    return read(path, frames=frames)
 
 
-def _generate(model: Any, clips: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
+def _generate(model: Any, clips: Sequence[Clip], questions: Sequence[str]) -> list[str]:
     import torch
+
+    from probe.models.processing import metadata
 
     prompts = [
         model.processor.apply_chat_template(
@@ -124,7 +128,8 @@ def _generate(model: Any, clips: Sequence[np.ndarray], questions: Sequence[str])
     ]
     inputs = model.processor(
         text=prompts,
-        videos=[torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in clips],
+        videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips],
+        video_metadata=[metadata(clip) for clip in clips],
         do_sample_frames=False,
         padding=True,
         padding_side="left",

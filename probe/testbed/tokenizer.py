@@ -23,8 +23,12 @@ def words() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def build_tokenizer() -> Any:
-    """The tokenizer as a transformers object: all bytes, so that any text round-trips."""
+def build_tokenizer(more: tuple[str, ...] = ()) -> Any:
+    """The tokenizer as a transformers object: all bytes, so that any text round-trips.
+
+    Args:
+        more: special tokens to put behind all others.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -39,7 +43,7 @@ def build_tokenizer() -> Any:
         show_progress=False,
     )
     core.train_from_iterator([f"{word}\n {word}" for word in words()] * 4, trainer)
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -47,3 +51,8 @@ def build_tokenizer() -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )
+    if more:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(more)}, replace_extra_special_tokens=False
+        )
+    return tokenizer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from probe.testbed.training_model import Places, Recipe
 from probe.testbed.training_text import Packed
 
 ROWS = 200
@@ -26,20 +27,31 @@ def visible_keys(packed: Packed, prefix: int, device: Any) -> Any:
     return mask[:, None]
 
 
-def prefix_embeddings(model: Any, features: Any | None, head: tuple[int, ...], count: int) -> Any:
-    """Embeddings of the template's tokens, the frames [clip, frame, 36, width] and the newline."""
+def prefix_embeddings(
+    recipe: Recipe, model: Any, features: Any | None, head: tuple[int, ...], count: int
+) -> Any:
+    """Embeddings of the template's tokens, the clip's [clip, group, 36, width], what follows it."""
     import torch
 
     embed = model.get_input_embeddings()
     ids = torch.tensor(head, device=embed.weight.device)
     parts = [embed(ids).expand(count, -1, -1)]
     if features is not None:
-        parts += [features.flatten(1, 2), model.model.image_newline.expand(count, 1, -1)]
+        parts += [features.flatten(1, 2), recipe.after(model).expand(count, -1, -1)]
     return torch.cat(parts, dim=1)
 
 
-def forward(model: Any, prefix: Any, packed: Packed, middle: int = 3) -> tuple[Any, Any]:
+def forward(
+    model: Any, prefix: Any, places: Places, packed: Packed, middle: int = 3
+) -> tuple[Any, Any]:
     """Run the decoder.
+
+    Args:
+        model: LLaVA-OneVision or Qwen2.5-VL.
+        prefix: embeddings [clip, token, width] that all pairs of a clip follow.
+        places: positions of the prefix, and where the pairs' begin.
+        packed: the pairs.
+        middle: a layer.
 
     Returns:
         The normed last hidden states of the question tokens [clip, token, width], and the hidden
@@ -50,12 +62,12 @@ def forward(model: Any, prefix: Any, packed: Packed, middle: int = 3) -> tuple[A
 
     text = model.model.language_model
     device = prefix.device
-    count, length = prefix.shape[:2]
+    length = prefix.shape[1]
     ids = torch.from_numpy(packed.ids).to(device)
     hidden = torch.cat([prefix, text.embed_tokens(ids)], dim=1)
-    positions = torch.arange(length, device=device).expand(count, -1)
-    later = torch.from_numpy(packed.offset).to(device) + length
-    cos, sin = text.rotary_emb(hidden, torch.cat([positions, later], dim=1))
+    later = torch.from_numpy(packed.offset).to(device) + places.after[:, None]
+    later = later.expand(*places.prefix.shape[:-1], -1)
+    cos, sin = text.rotary_emb(hidden, torch.cat([places.prefix, later], dim=-1))
     mask = visible_keys(packed, length, device)
     causal = torch.full((length, length), float("-inf"), device=device).triu(1)[None, None]
     cuts = [*range(0, length, ROWS), length]

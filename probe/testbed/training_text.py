@@ -12,6 +12,7 @@ from probe.testbed.asking import ask, blind
 from probe.testbed.question import TYPES, Question
 from probe.testbed.scene import Scene
 
+FIRST = "<|im_start|>"
 SHARE = {
     "color": 1.2,
     "shape": 1.2,
@@ -64,24 +65,34 @@ class Packed:
 class Prompts:
     """Turns questions into tokens with the processor's own chat template."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, video: str = "<video>") -> None:
         self.tokenizer = processor.tokenizer
         self.processor = processor
-        head, self._tail = self._template(True)
+        self.video = video
+        head, self._tail = self._template()
+        self.blind_head = (self.tokenizer.convert_tokens_to_ids(FIRST),)
+        self._blind_tail = self._text([]).removeprefix(FIRST)
         self.head = tuple(self.tokenizer(head)["input_ids"])
         self._known: dict[str, tuple[int, ...]] = {}
 
     def head_with(self, system: str | None) -> tuple[int, ...]:
         """The tokens before the video, with a system message or without."""
-        return tuple(self.tokenizer(self._template(True, system)[0])["input_ids"])
+        return tuple(self.tokenizer(self._template(system)[0])["input_ids"])
 
-    def pair(self, question: Question, options: bool = False) -> Pair:
-        """Tokens of a question and its answer, with the options listed or without."""
+    def pair(self, question: Question, options: bool = False, blind: bool = False) -> Pair:
+        """Tokens of a question and its answer.
+
+        Args:
+            question: the question.
+            options: list them.
+            blind: for a prompt without a clip; the tokens follow `blind_head`.
+        """
         text = question.text
         if options:
             lines = [f"{chr(65 + n)}. {option}" for n, option in enumerate(question.options)]
             text = "\n".join([text, *lines])
-        asked = self._tokens(self._tail.replace("QUESTION", text))
+        tail = self._blind_tail if blind else self._tail
+        asked = self._tokens(tail.replace("QUESTION", text))
         answer = self._tokens(question.answer + self.tokenizer.eos_token)
         return Pair(asked + answer, len(asked), TYPES.index(question.type), question.visible)
 
@@ -90,16 +101,17 @@ class Prompts:
             self._known[text] = tuple(self.tokenizer(text)["input_ids"])
         return self._known[text]
 
-    def _template(self, video: bool, system: str | None = None) -> tuple[str, str]:
-        content = [{"type": "video"}] if video else []
+    def _template(self, system: str | None = None) -> tuple[str, str]:
+        head, tail = self._text([{"type": "video"}], system).split(self.video)
+        return head, tail
+
+    def _text(self, content: list[dict[str, str]], system: str | None = None) -> str:
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": "QUESTION"}]}]
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        text = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
-        head, tail = text.split("<video>")
-        return head, tail
 
 
 def pairs_of(scene: Scene, prompts: Prompts, rng: np.random.Generator) -> list[Pair]:
@@ -116,7 +128,8 @@ def pairs_of(scene: Scene, prompts: Prompts, rng: np.random.Generator) -> list[P
 def blind_pairs(prompts: Prompts, rng: np.random.Generator, count: int) -> list[Pair]:
     """Pairs for prompts without a clip."""
     return [
-        prompts.pair(blind(str(rng.choice(TYPES)), rng), rng.random() < 0.1) for _ in range(count)
+        prompts.pair(blind(str(rng.choice(TYPES)), rng), rng.random() < 0.1, blind=True)
+        for _ in range(count)
     ]
 
 

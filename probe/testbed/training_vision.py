@@ -1,4 +1,4 @@
-"""Stage 1: the vision tower and projector learn what each cell of a frame shows."""
+"""Stage 1: what sees learns what each cell of a frame, or of a group of frames, shows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import numpy as np
 
 from probe.testbed.scene import COLORS, SHAPES
 from probe.testbed.training_clips import MIXED, Pool
+from probe.testbed.training_heads import Heads
+from probe.testbed.training_model import Recipe
 from probe.testbed.training_state import Checkpoint
 
 IGNORE = -100
+GAPS = (0.1, 0.35, 0.25, 0.1, 0.1, 0.1)
+LIKE = 4
 
 
 def pixels(frames: np.ndarray, generator: Any = None) -> Any:
@@ -37,14 +41,6 @@ def pixels(frames: np.ndarray, generator: Any = None) -> Any:
     return (rgb - 0.5) / 0.5
 
 
-def pooled(model: Any, images: Any) -> Any:
-    """The model's own pooled and projected tokens: [frames, 36, width]."""
-    found = model.model.get_video_features(
-        images[None], vision_feature_layer=-1, vision_feature_select_strategy="full"
-    ).pooler_output
-    return found[0, :-1].reshape(len(images), -1, found.shape[-1])
-
-
 def targets(pool: Pool, clips: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, ...]:
     """Shape, colour, motion and the way to the object's centre for cells [n, 36] of frames."""
     cells = pool.cells[clips, times].astype(np.int64)
@@ -63,7 +59,43 @@ def targets(pool: Pool, clips: np.ndarray, times: np.ndarray) -> tuple[np.ndarra
     return shape, color, motion, way, inside
 
 
+def draw_times(span: int, count: int, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames [group, span] to learn from: two of a group are 0 to 5 apart, mostly few."""
+    first = rng.integers(total, size=count)
+    if span == 1:
+        return first[:, None]
+    gap = rng.choice(len(GAPS), size=count, p=GAPS)
+    return np.stack([first, np.minimum(first + gap, total - 1)], 1)
+
+
+def group_targets(pool: Pool, clips: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels of cells [group, 36, span]: those of each frame, and how the object moved between.
+
+    The motion is known where the object is there in the first frame and in the last; `move` is
+    its way between them in cells.
+    """
+    names = ("shape", "color", "motion", "way", "inside")
+    frames = [targets(pool, clips, column) for column in times.T]
+    found = {
+        name: np.stack(part, 2) for name, part in zip(names, zip(*frames, strict=True), strict=True)
+    }
+    cells = pool.cells[clips[:, None], times].astype(np.int64)
+    which = np.where(cells[:, -1] >= 0, cells[:, -1], cells[:, 0])
+    row, thing = np.arange(len(clips))[:, None], np.maximum(which, 0)
+    centres = pool.centres[clips[:, None], times]
+    there = (centres != 0).any(-1).all(1)
+    known = (which >= 0) & there[row, thing]
+    moved = (centres[:, -1] - centres[:, 0])[row, thing] / 16
+    apart = (times[:, -1] > times[:, 0])[:, None]
+    motion = pool.things[clips, :, 2].astype(np.int64)[row, thing]
+    found["move"] = np.where(known[..., None], moved, 0).astype(np.float32)
+    found["moves"] = known
+    found["motion"] = np.where(known & apart, motion, IGNORE)
+    return found
+
+
 def train(
+    recipe: Recipe,
     model: Any,
     pool: Pool,
     steps: int,
@@ -71,24 +103,25 @@ def train(
     report: Callable[..., None],
     path: Path,
     batch: int = 64,
+    like: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Train tower and projector in place; the heads are thrown away. Resumes from `path`."""
+    """Train what sees in place; the heads are thrown away. Resumes from `path`.
+
+    Args:
+        recipe, model, pool, steps, seed: what to train, on what, how long.
+        report: called with numbers every 50 steps.
+        path: saved to every 250 steps, and resumed from.
+        batch: groups of frames in a step.
+        like: another model's tokens of groups [group, span, 3, height, width], that ours are
+            drawn towards; asked for a quarter of the groups.
+    """
     import torch
-    import torch.nn.functional as F
     from torch import nn
 
     torch.manual_seed(seed)
     device = next(model.parameters()).device
-    width = model.config.text_config.hidden_size
-    heads = nn.ModuleDict(
-        {
-            "shape": nn.Linear(width, len(SHAPES) + 1),
-            "color": nn.Linear(width, len(COLORS) + 2),
-            "way": nn.Linear(width, 2),
-        }
-    ).to(device)
-    inner = model.model
-    vision = [*inner.vision_tower.parameters(), *inner.multi_modal_projector.parameters()]
+    heads = Heads(model.config.text_config.hidden_size, recipe.span).to(device)
+    vision = [p for module in recipe.vision(model) for p in module.parameters()]
     optimizer = torch.optim.AdamW([*vision, *heads.parameters()], lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / 100, max(0.02, 1 - s / steps))
@@ -98,40 +131,31 @@ def train(
         rng = np.random.default_rng([seed, 1, step])
         noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
         clips = rng.integers(len(pool), size=batch)
-        times = rng.integers(pool.frames.shape[1], size=batch)
-        images = pixels(pool.frames[clips, times], noise).to(device)
-        shape, color, _, way, inside = (
-            torch.from_numpy(part).to(device) for part in targets(pool, clips, times)
-        )
+        times = draw_times(recipe.span, batch, pool.frames.shape[1], rng)
+        shown = pool.frames[clips[:, None], times]
+        images = pixels(shown.reshape(-1, *shown.shape[2:]), noise).to(device)
+        images = images.unflatten(0, times.shape)
+        labels = {
+            name: torch.from_numpy(part).to(device)
+            for name, part in group_targets(pool, clips, times).items()
+        }
         with torch.autocast(device.type, torch.bfloat16):
-            tokens = pooled(model, images)
-        tokens = tokens.float()
-        says = {name: head(tokens) for name, head in heads.items()}
-        loss_shape = F.cross_entropy(says["shape"].flatten(0, 1), shape.flatten())
-        loss_color = F.cross_entropy(says["color"].flatten(0, 1), color.flatten())
-        miss = F.smooth_l1_loss(says["way"], way, reduction="none").mean(-1)
-        loss_way = (miss * inside).sum() / inside.sum().clamp(min=1)
-        loss = loss_shape + loss_color + 0.5 * loss_way
+            tokens = recipe.tokens(model, images)
+        losses, right = heads(tokens.float(), labels)
+        if like is not None:
+            some = images[: batch // LIKE]
+            losses["like"] = (tokens[: len(some)].float() - like(some)).square().mean()
+        loss = torch.stack([recipe.weights.get(name, 1.0) * losses[name] for name in losses]).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*vision, *heads.parameters()], 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == steps - 1:
-            report(
-                stage=1,
-                step=step,
-                loss=loss.item(),
-                shape=_right(says["shape"], shape, inside),
-                color=_right(says["color"], color, inside),
-                way=loss_way.item(),
-            )
+            rest = {name: part.item() for name, part in losses.items() if name not in right}
+            report(stage=1, step=step, loss=loss.item(), **right, **rest)
         if (step + 1) % 250 == 0 or step == steps - 1:
             state.save(step + 1)
-
-
-def _right(logits: Any, label: Any, inside: Any) -> float:
-    return (logits.argmax(-1) == label)[inside].float().mean().item()
 
 
 def restore(model: Any, path: Path) -> None:
