@@ -14,23 +14,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from probe.engine.batch import Batch
+from probe.engine.result import Run
 from probe.errors import ProbeError
 from probe.interop.extra import need
 
 if TYPE_CHECKING:
-    from probe.engine.result import Run
     from probe.models.video_model import VideoModel
 
 STREAM = "residual_stream"
 
 
-def to_transformer_lens(run: Run, model: VideoModel | None = None) -> Any:
+def to_transformer_lens(run: Run | Batch, model: VideoModel | None = None) -> Any:
     """The run as `transformer_lens.ActivationCache`.
 
     `decompose_resid`, `accumulated_resid`, `stack_head_results`, `logit_attrs` and `logit_lens`
     work on it as on a cache of TransformerLens's own; its position axis is the positions that
     were captured, in order, and rows of tokens that a layer does not have are NaN. Values are
     float32 on the device of the model.
+
+    In families whose attention output is normed before it is added (GLM-4V) the head results are
+    those before the norm; the remainder of `stack_head_results` has the difference.
 
     Keys: hook_embed, blocks.{l}.hook_resid_pre, hook_resid_mid, hook_resid_post, hook_attn_out,
     hook_mlp_out, attn.hook_z, ln_final.hook_scale; hook_deepstack_{l} in families that add vision
@@ -45,13 +49,15 @@ def to_transformer_lens(run: Run, model: VideoModel | None = None) -> Any:
             not sum to its residual stream (an ablation that edits the stream).
     """
     lens = need("transformer_lens", "TransformerLens")
+    if isinstance(run, Batch):
+        raise ProbeError("to_transformer_lens takes one run; of a batch, batch.runs[0]")
     model = model or getattr(run.decode, "__self__", None)
     if model is None:
         raise ProbeError("this run was opened from a file: to_transformer_lens(run, model)")
-    if STREAM not in run.data or "sample" in run.data[STREAM].dims:
+    if STREAM not in run.data:
         raise ProbeError(
-            "this run lacks what TransformerLens reads; run one example with "
-            "model.run(x, capture=probe.interop.captures())"
+            "this run lacks what TransformerLens reads; "
+            "model.run(x, capture=probe.interop.captures()) captures it"
         )
     view = ModelView(model)
     cache = {name: value.to(view.W_U.device) for name, value in _hooks(run, model).items()}
