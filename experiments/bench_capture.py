@@ -292,8 +292,8 @@ def main() -> None:
         f"{LAYERS} layers, {HEADS} heads, width {WIDTH}, MLP {MLP}, {options.dtype} on "
         f"{options.device} ({place}); {options.clock} time, median of {options.rounds} "
         f"interleaved rounds (beyond {options.peers_up_to:,} tokens the first pass); peak memory "
-        "of a fresh process each. The mass of every row on every frame is itself a result: 19 MB at "
-        f"4,130 tokens, 263 MB at 16,086. {versions()}."
+        "of a fresh process each. The mass of every row on every frame is itself a result: "
+        f"19 MB at 4,130 tokens, 263 MB at 16,086. {versions()}."
     )
     text = ["# Cost of captures", "", f"    {shown}", "", about, "", *head]
     for tokens in options.tokens:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
-    from probe.compare import compare
+    from probe.comparison import compare
     from probe.engine.result import open_run as open
     from probe.models.loading import load
     from probe.video import read as read_video
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["ProbeError", "__version__", "compare", "load", "open", "read_video"]
 
 _PLACES = {
-    "compare": ("probe.compare", "compare"),
+    "compare": ("probe.comparison", "compare"),
     "load": ("probe.models.loading", "load"),
     "open": ("probe.engine.result", "open_run"),
     "read_video": ("probe.video", "read"),
@@ -26,6 +26,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Import what is heavy only when it is asked for."""
+    if name == "interop":
+        return import_module("probe.interop")
     if name not in _PLACES:
         raise AttributeError(f"module 'probe' has no attribute {name!r}")
     module, attribute = _PLACES[name]

@@ -13,7 +13,7 @@ import probe
 from probe import ProbeError
 from probe.ablate import Knockout, fastv
 from probe.capture import AttentionEntropy, AttentionMass, LogitLens, TokenNorms
-from probe.compare import compare
+from probe.comparison import compare
 from probe.models.video_model import VideoModel
 from probe.plot.compare import profiles
 from probe.plot.style import save

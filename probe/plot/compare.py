@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from probe.compare import Comparison
+    from probe.comparison import Comparison
 
 
 @paper()
