@@ -97,6 +97,11 @@ def _from_pretrained(
         hf_kwargs.pop("device_map", None)
     model_class: Any = family.model_class
     if isinstance(model_class, str):
+        if not hasattr(transformers, model_class):
+            raise ProbeError(
+                f"{name}: transformers {transformers.__version__} has no {model_class}; "
+                "install a newer one"
+            )
         model_class = getattr(transformers, model_class)
     try:
         hf, info = model_class.from_pretrained(

@@ -40,7 +40,7 @@ def process(
 
     given: dict[str, Any] = {"images": images} if images else {}
     if videos:
-        given |= {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+        given |= {"videos": [videos], "video_metadata": [metadata], "do_sample_frames": False}
     inputs = dict(processor(text=[prompt], return_tensors="pt", **given))
     if not (videos and images):
         return inputs
