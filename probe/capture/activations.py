@@ -34,7 +34,7 @@ class Activations(Capture):
         positions: a selection; in `generate` each step's own token.
         layers: which layers.
 
-    Result: activations [layer, position, channel], and [layer, position, head, channel] for
+    Result: activations [layer, position, channel], and [layer, position, head, head_channel] for
     "head"; NaN where a token does not exist.
     """
 
@@ -78,7 +78,8 @@ class Activations(Capture):
             dims, coords["position"] = [*dims, "position"], state["positions"]
         if self.site == "head":
             dims, coords["head"] = [*dims, "head"], list(range(session.model.n_heads))
-        dims, coords["channel"] = [*dims, "channel"], list(range(values.shape[-1]))
+        channel = "head_channel" if self.site == "head" else "channel"
+        dims, coords[channel] = [*dims, channel], list(range(values.shape[-1]))
         about = {
             "residual": "residual stream that enters the layer",
             "attention": "what attention adds to the residual stream",

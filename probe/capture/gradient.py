@@ -157,11 +157,10 @@ class AttributionPatching(LogitGradient):
             missing = sorted(set(places) - set(found[dim].values.tolist()))
             if missing:
                 raise ProbeError(f"{self.clean}: {dim} {missing[0]} is not in this file")
-        width, there = session.model.width, found.sizes["channel"]
-        if self.site == "head":  # padded where another site was captured beside it
-            width = session.model.head_dim
-            found = found.isel(channel=slice(0, width))
-        if found.sizes["channel"] != width:
+        heads = self.site == "head"
+        width = session.model.head_dim if heads else session.model.width
+        there = found.sizes["head_channel" if heads else "channel"]
+        if there != width:
             raise ProbeError(
                 f"{self.clean}: {there} channels, this model has {width}; "
                 "it is the file of another model"

@@ -60,7 +60,7 @@ def test_norms_and_activations_of_each_step(tiny: VideoModel) -> None:
     )
     np.testing.assert_allclose(run.data.activations, stream.transpose(0, 1), atol=1e-4)
     attention, heads = run.data.activations_2, run.data.activations_3
-    assert heads.dims == ("step", "layer", "head", "channel")
+    assert heads.dims == ("step", "layer", "head", "head_channel")
     for layer in range(4):
         w = tiny.layers[layer].self_attn.o_proj.weight.detach().numpy()
         mixed = heads[:, layer, :, : tiny.head_dim].values.reshape(5, -1) @ w.T
@@ -100,7 +100,7 @@ def test_activations_are_what_hooks_see(tiny: VideoModel, site: str, positions) 
     assert found.position.values.tolist() == rows.tolist()
     np.testing.assert_array_equal(found.values.reshape(expected.shape), expected)
     assert found.dims == (
-        ("layer", "position", "head", "channel")
+        ("layer", "position", "head", "head_channel")
         if site == "head"
         else ("layer", "position", "channel")
     )
