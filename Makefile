@@ -17,7 +17,7 @@ test: venv
 	$(TEST)
 
 test-all: venv
-	$(TEST) -m "full or not full" --table figures/families.md
+	$(TEST) -m "full or not full" --table=figures/families.md
 
 lint: venv
 	$(BIN)/ruff check .
