@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from probe.engine.session import Session
     from probe.engine.vision import VisionHooks
 
+VISION_EVENTS = ("vision_attention", "vision_residual", "vision_features")
+
 
 def implements(thing: Capture | Ablation, event: str) -> bool:
     """Whether a capture or an ablation listens to an event."""
@@ -23,8 +25,7 @@ def implements(thing: Capture | Ablation, event: str) -> bool:
 
 def vision_hooks(session: Session, captures: Sequence[Capture]) -> VisionHooks | None:
     """The hooks of the vision tower, where a capture reads it."""
-    events = ("vision_attention", "vision_residual", "vision_features")
-    if not any(implements(capture, event) for capture in captures for event in events):
+    if not any(implements(capture, event) for capture in captures for event in VISION_EVENTS):
         return None
     from probe.engine.vision import VisionHooks
 

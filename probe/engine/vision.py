@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from probe.capture.base import Capture
 from probe.engine import seam
-from probe.engine.hooks import implements
+from probe.engine.hooks import VISION_EVENTS, implements
 from probe.engine.vision_blocks import Block, pooling_call, vision_calls
 from probe.engine.vision_order import Order
 from probe.engine.vision_parts import Tower, vision_tower
@@ -24,8 +24,6 @@ from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from probe.engine.session import Session
-
-EVENTS = ("vision_attention", "vision_residual", "vision_features")
 
 
 class VisionHooks:
@@ -55,7 +53,7 @@ class VisionHooks:
         self.forwards: list[VisionTokens] = []
         self.features: dict[str, list[VisionTokens]] = {"before": [], "after": []}
         self.reached: set[int] = set()
-        self._reads = {e for e in EVENTS for capture in captures if implements(capture, e)}
+        self._reads = {e for e in VISION_EVENTS for capture in captures if implements(capture, e)}
         self._own: dict[nn.Module, Any] = {}
         self._undo: list[Any] = []
         self._blocks: list[Block] = []

@@ -78,10 +78,13 @@ def encode(
     if not question or turns[-1].role != "user":
         raise ProbeError("the question is empty; ask something, for example --ask 'What moves?'")
     known = prompts.placeholders(processor, hf.config, family)
-    turns = [*turns[:-1], _with_options(turns[-1], options or ())]
+    listed = [
+        f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options or ())
+    ]
+    turns = [*turns[:-1], _with_options(turns[-1], listed)]
     prompts.refuse_placeholders(known, turns)
     prompt = prompts.render(processor, family.template, turns)
-    spans = prompts.spans(processor, family.template, turns, len(options or ()))
+    spans = prompts.spans(processor, family.template, turns, prompt, listed)
     clips = [part for turn in turns for part in turn.parts if isinstance(part, Clip)]
     pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
     _check_frames(family, clips)
@@ -147,10 +150,9 @@ def continuation(tokenizer: Any, text: str, more: str) -> list[int]:
     return tokenizer(more, add_special_tokens=False)["input_ids"]
 
 
-def _with_options(turn: Turn, options: Sequence[str]) -> Turn:
-    lines = [f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options)]
+def _with_options(turn: Turn, listed: Sequence[str]) -> Turn:
     last = max(place for place, part in enumerate(turn.parts) if isinstance(part, str))
-    asked = "\n".join([str(turn.parts[last]), *lines])
+    asked = "\n".join([str(turn.parts[last]), *listed])
     return Turn(turn.role, (*turn.parts[:last], asked, *turn.parts[last + 1 :]))
 
 

@@ -40,17 +40,19 @@ def render(processor: Any, template: str | None, turns: Sequence[Turn]) -> str:
         ) from error
 
 
-def spans(processor: Any, template: str | None, turns: Sequence[Turn], options: int) -> list[Span]:
+def spans(
+    processor: Any, template: str | None, turns: Sequence[Turn], prompt: str, listed: Sequence[str]
+) -> list[Span]:
     """Where each text of the conversation lies in its prompt.
 
     Args:
         processor, template, turns: as in `render`.
-        options: number of last lines of the last text that list options.
+        prompt: what `render` gave.
+        listed: the options at the end of the last text, as they are written there.
 
     Raises:
         ProbeError: a chat template that does not keep a text.
     """
-    prompt = render(processor, template, turns)
     found: list[Span] = []
     for number, turn in enumerate(turns):
         last = number == len(turns) - 1
@@ -61,10 +63,10 @@ def spans(processor: Any, template: str | None, turns: Sequence[Turn], options: 
             marked = Turn(turn.role, (*turn.parts[:place], _MARK, *turn.parts[place + 1 :]))
             shown = render(processor, template, [*turns[:number], marked, *turns[number + 1 :]])
             start = _find(prompt, shown, text, role)
-            listed = text.split("\n")[-options:] if options and last and place == texts[-1] else []
-            end = start + len(text) - sum(len(line) + 1 for line in listed)
+            options = listed if last and place == texts[-1] else []
+            end = start + len(text) - sum(len(line) + 1 for line in options)
             found.append(Span(role, start, end))
-            for index, line in enumerate(listed, 1):
+            for index, line in enumerate(options, 1):
                 found.append(Span(f"option {index}", end + 1, end + 1 + len(line)))
                 end += 1 + len(line)
     return found

@@ -191,3 +191,10 @@ def test_a_processor_that_does_not_fit_is_refused(tiny: VideoModel, other: Video
 
 def replace_processor(processor_of: VideoModel, hf_of: VideoModel) -> VideoModel:
     return VideoModel(hf_of.hf, processor_of.processor, hf_of.family, "mixed")
+
+
+def test_an_option_of_two_lines_is_one_option(tiny: VideoModel) -> None:
+    layout = example(tiny, 1, "Which?", options=["red\nor pink", "blue"]).layout
+    tokens = np.array(layout.tokens)
+    said = {name: "".join(tokens[layout.role == name]) for name in ("question", "option 1")}
+    assert said == {"question": "Which?", "option 1": "A. red\nor pink"}
