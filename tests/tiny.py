@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from probe.models.encode import Example
+from probe.models.given import Picture
 from probe.models.loading import load
 from probe.models.video_model import VideoModel
 from probe.video import Clip
@@ -55,6 +56,12 @@ def clip(count: int = 5, height: int = 40, width: int = 60, seed: int = 0) -> Cl
     """Noise, two frames a second, every third frame of its file."""
     frames = np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
     return Clip(frames, np.arange(count) * 0.5, np.arange(count) * 3, 6.0, "noise", count / 2)
+
+
+def picture(height: int, width: int) -> Picture:
+    """Noise."""
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Picture(pixels)
 
 
 def example(model: VideoModel, frames: Any = 5, question: str = "What moves?", **more) -> Example:

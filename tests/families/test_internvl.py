@@ -18,8 +18,7 @@ def model() -> VideoModel:
 
 
 def picture(height: int = IMAGE, width: int = IMAGE) -> Picture:
-    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return Picture(pixels)
+    return tiny.picture(height, width)
 
 
 def test_pixels_of_a_cell_reach_only_its_token(model: VideoModel) -> None:

@@ -24,8 +24,7 @@ def model() -> VideoModel:
 
 
 def picture(height: int = 84, width: int = 112) -> Picture:
-    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return Picture(pixels)
+    return tiny.picture(height, width)
 
 
 @pytest.mark.parametrize("size", [(84, 112), (112, 56)])
