@@ -40,11 +40,21 @@ class Spec:
             name: _plain(value) for name, value in _changed(self) if value is not MISSING
         }
 
+    def labelled(self, label: str) -> Any:
+        """The same with a short name that `str` gives; a changed copy loses it."""
+        import copy
+
+        same = copy.copy(self)
+        object.__setattr__(same, "_label", label)
+        return same
+
     def __str__(self) -> str:
         """As it is written on the command line: the arguments that matter."""
+        if "_label" in vars(self):
+            return vars(self)["_label"]
         changed = dict(_changed(self))
         shown = [f.name for f in fields(self) if f.name in changed or f.name in self.always_shown]
-        inner = ", ".join(f"{name}={_text(getattr(self, name))}" for name in shown)
+        inner = ", ".join(f"{name}={text(getattr(self, name))}" for name in shown)
         return f"{type(self).__name__}({inner})"
 
 
@@ -184,9 +194,10 @@ def _rebuild(value: Any, names: Mapping[str, Callable]) -> Any:
     return tuple(_rebuild(item, names) for item in value) if isinstance(value, list) else value
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value as it is written on the command line."""
     if isinstance(value, tuple):
-        return "[" + ", ".join(_text(item) for item in value) + "]"
+        return "[" + ", ".join(text(item) for item in value) + "]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return str(value) if isinstance(value, Spec) else repr(value)

@@ -6,29 +6,19 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-_OPERATORS = {
-    "Reduce": "reduce",
-    "Knockout": "knockout",
-    "NoRope": "norope",
-    "Steer": "steer",
-    "SparseReconstruction": "sae",
-}
-_RECIPES = {"fastv": "reduce", "edvt": "norope"}
-_PARTS = {
-    "layer": "reduce",
-    "Layer": "reduce",
-    "LastQuery": "scores",
-    "Norm": "scores",
-    "Uniform": "scores",
-    "Random": "scores",
-}
-_MODULES = _OPERATORS | _RECIPES | _PARTS
-__all__ = ["Ablation", "ablations", "parse", *_MODULES]
+from probe.ablate.registry import OPERATORS, PARTS, RECIPES
+
+_MODULES = OPERATORS | RECIPES | PARTS
+__all__ = ["Ablation", "ablations", "controls", "label", "parse", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Ablation":
         return importlib.import_module("probe.ablate.base").Ablation
+    if name == "label":
+        return importlib.import_module("probe.ablate.compose").label
+    if name == "controls":
+        return importlib.import_module("probe.ablate.swap").controls
     if name not in _MODULES:
         raise AttributeError(f"module 'probe.ablate' has no attribute {name!r}")
     return getattr(importlib.import_module(f"probe.ablate.{_MODULES[name]}"), name)
@@ -36,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 def ablations() -> dict[str, Callable]:
     """Operators and recipes by name."""
-    return {name: __getattr__(name) for name in (*_OPERATORS, *_RECIPES)}
+    return {name: __getattr__(name) for name in (*OPERATORS, *RECIPES)}
 
 
 def names() -> dict[str, Callable]:
@@ -47,9 +37,12 @@ def names() -> dict[str, Callable]:
 def parse(text: str) -> list:
     """Ablations from text such as "fastv(k=2, keep=0.5)", without eval.
 
+    A component of a recipe is replaced by its path: `holitom(keep=0.15, 0.score=Random(seed=1))`
+    (the score of its first operator).
+
     Raises:
         ProbeError: text that is not calls of known names.
     """
-    from probe import spec
+    from probe.ablate.swap import parse as read
 
-    return spec.parse(text, names())
+    return read(text, names())

@@ -2,134 +2,303 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from probe.ablate import vision_sites
 from probe.ablate.base import Ablation
-from probe.ablate.scores import LastQuery, Score
+from probe.ablate.encoder_readings import Readings, reads_encoder
+from probe.ablate.recipe import recipe
+from probe.ablate.reduction.build import Step, weights
+from probe.ablate.reduction.bypass import Bypass
+from probe.ablate.reduction.candidates import Candidates
+from probe.ablate.reduction.parts import Budget, Pooling, Rest, Score, Segment, Select, Split
+from probe.ablate.reduction.record import Reduction
+from probe.ablate.reduction.rest import Drop
+from probe.ablate.reduction.segment import Whole
+from probe.ablate.reduction.select import TopK
+from probe.ablate.reduction.weights import Weights
+from probe.ablate.renumber import POLICIES, renumber
+from probe.ablate.scores import LastQuery
+from probe.ablate.sites import Layer, Site
 from probe.errors import ProbeError
 from probe.models.selection import NoClip, Selection
-from probe.spec import Spec, resolve_layers
+from probe.spec import resolve_layers
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
+    from probe.engine.cost_lengths import Lengths
     from probe.engine.session import Session
-
-
-@dataclass(frozen=True)
-class Layer(Spec):
-    """Site: the hidden states that enter layer `k` (0-based); 0 is before the language model."""
-
-    k: int
-
-
-def layer(k: int) -> Layer:
-    """The hidden states entering layer k, the first that works on the shorter sequence."""
-    return Layer(k)
+    from probe.engine.vision_call import VisionCall
 
 
 @dataclass(frozen=True)
 class Reduce(Ablation):
-    """Keep the visual tokens with the largest scores; the others leave the stack.
+    """Fewer tokens at a site: y = W x with a sparse W, an anchor and a mass per row.
 
-    Kept tokens stay in order and keep their position ids (policy `keep`). The choice is made once,
-    in the prefill; the cache of layers >= k is shorter and decoding needs nothing more.
+    The choice is made once, in the prefill. Kept tokens stay in order. The cache of layers that
+    work on fewer tokens is shorter, and decoding needs nothing more.
 
     Attributes:
-        at: `layer(k)`.
-        score: `LastQuery()`, `Norm()`, `Uniform()`, `Random(seed)`; attention scores are read in
-            the layer before the site.
-        keep: fraction to keep, in [0, 1]; or
-        keep_tokens: number to keep. Exactly one of the two.
+        at: `layer(k)`, `tokens()`, `mid(k)`, `vision(l)`, `vision_out()`.
+        score, keep, keep_tokens, budget, select, rest, segment, split, pieces, pool: of the first
+            step; see `Step`.
+        then: further steps, each on what the one before left.
         of: which tokens are candidates: "video" by default, or any selection.
-
-    The number dropped is round(N x (1 - keep)), half to even, as in FastV's N - round(N R).
+        position: "keep" the anchor's position ids; "reindex" so that they are contiguous again;
+            the "mean" (rounded down) of the tokens merged; the "first" of them.
+        cache: "forward": layers before the site keep the keys of dropped tokens; "retroactive":
+            they lose them after the prompt, so that decoding does not read them.
+        order: "raster" by anchor, or "published": as the method puts them (with "reindex").
     """
 
-    place: ClassVar[str] = "hidden states into layer k"
-    source: ClassVar[str] = "general form of FastV (arXiv 2403.06764)"
-
+    place: ClassVar[str] = "hidden states"
+    source: ClassVar[str] = "a sparse matrix over tokens; general form of FastV (arXiv 2403.06764)"
     always_shown: ClassVar[tuple[str, ...]] = ("at", "score")
 
-    at: Layer = Layer(2)
-    score: Score = LastQuery()
+    at: Site = Layer(2)
+    score: Score | None = LastQuery()
     keep: float | None = None
     keep_tokens: int | None = None
+    budget: Budget | None = None
+    select: Select = TopK()
+    rest: Rest = Drop()
+    segment: Segment = Whole()
+    split: Split | None = None
+    pieces: tuple[Step, ...] = ()
+    pool: Pooling | None = None
+    then: tuple[Step, ...] = ()
     of: Selection = "video"
+    position: str = "keep"
+    cache: str = "forward"
+    order: str = "raster"
 
-    def __str__(self) -> str:
-        recipe = fastv(self.at.k, self.keep) if self.keep is not None else None
-        return f"fastv(k={self.at.k}, keep={self.keep})" if self == recipe else super().__str__()
+    @property
+    def acts(self) -> str:
+        if not isinstance(self.at, Layer):
+            return "vision encoder"
+        before = isinstance(self.at, Layer) and self.at.k == 0
+        return "tokens before the language model" if before else self.place
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in order."""
+        names = ("segment", "split", "pieces", "score", "keep", "keep_tokens", "budget")
+        names = (*names, "select", "rest", "pool")
+        return (Step(**{name: getattr(self, name) for name in names}), *self.then)
+
+    @property
+    def leaves(self) -> tuple[Score, ...]:
+        """Every score in it."""
+        return tuple(dict.fromkeys(leaf for step in self.steps for leaf in step.leaves()))
+
+    def listens(self, event: str) -> bool:
+        reads = {what for leaf in self.leaves for what in leaf.reads}
+        if event == "attention":
+            return "attention" in reads
+        if event == "vision_tokens":
+            return not isinstance(self.at, Layer)
+        if event == "vision_attention":
+            return reads_encoder(self.leaves)
+        if event == "bypass":
+            return isinstance(self.rest, Bypass)
+        if event == "reduce":
+            return True
+        return event == "evict" and self.cache == "retroactive"
+
+    # -- before the run --------------------------------------------------------------------
 
     def start(self, session: Session) -> dict | None:
-        if not isinstance(self.at, Layer) or not isinstance(self.score, Score):
-            raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
-        k = resolve_layers(self.at.k, session.model.n_layers, self.kind)[0]
+        self._check()
         try:
             candidates = session.layout.select(self.of)
         except NoClip:
             return None
+        k, where = 0, None
+        if isinstance(self.at, Layer):
+            k = resolve_layers(self.at.k, session.model.n_layers, self.kind)[0]
+        else:
+            where = vision_sites.place(session, self.at, self.kind)
         last = {session.layout.last, *session.layout.readout.tolist()}
         if last & set(candidates.tolist()):
             raise ProbeError(
                 f'{self.kind}: of="{self.of}" has positions that are read; drop others'
             )
-        if self.score.needs_attention and k == 0:
+        if self.position == "reindex" and k and session.flow.axes == 3:
             raise ProbeError(
-                f"{self.kind}: there is no attention before layer 0; use at=layer(1) or later, or "
-                "score=Norm(), Uniform() or Random()"
+                f'{self.kind}: position="reindex" in layer {k} has no meaning for rotary positions '
+                'with three axes; use position="keep", or at=tokens()'
             )
-        count = self._count(len(candidates))
-        if count == len(candidates) and not session.force:
+        for leaf in self.leaves:
+            if "attention" in leaf.reads:
+                leaf.attention_layer(k)
+        sized = self._sized(len(candidates))
+        if sized == len(candidates) and not session.force:
             return None
-        return {"k": k, "candidates": candidates, "count": count, "kept": None, "scored": None}
+        return {
+            "k": k,
+            "where": where,
+            "candidates": candidates,
+            "readings": Readings(session, self.leaves, candidates, k),
+            "inert": sized == len(candidates) or any(step.inert for step in self.steps),
+            "done": None,
+        }
 
-    def _count(self, candidates: int) -> int:
-        if (self.keep is None) == (self.keep_tokens is None):
+    def _check(self) -> None:
+        if not isinstance(self.at, Site) or not isinstance(self.score, Score | None):
+            raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
+        if not isinstance(self.at, Layer) and self.of != "video":
+            raise ProbeError(
+                f'{self.kind}: of="{self.of}" names tokens of the prompt, and {self.at} is before '
+                "it; use at=tokens()"
+            )
+        if self.position not in POLICIES:
+            raise ProbeError(f"{self.kind}: position={self.position!r} is none of {POLICIES}")
+        if self.cache not in ("forward", "retroactive"):
+            raise ProbeError(f'{self.kind}: cache={self.cache!r}; write "forward", "retroactive"')
+        if self.order not in ("raster", "published"):
+            raise ProbeError(f'{self.kind}: order={self.order!r}; write "raster" or "published"')
+        if self.order == "published" and self.position != "reindex":
+            raise ProbeError(
+                f'{self.kind}: order="published" moves tokens; it goes with position="reindex"'
+            )
+        sized = (self.keep, self.keep_tokens, self.budget, self.pool, self.split)
+        if all(v is None for v in sized) and type(self.select) is TopK and not self.then:
             raise ProbeError(f"{self.kind}: give keep= (a fraction) or keep_tokens= (a number)")
-        if self.keep is not None:
-            if not isinstance(self.keep, int | float) or not 0 <= self.keep <= 1:
-                raise ProbeError(f"{self.kind}: keep={self.keep}; it is a fraction from 0 to 1")
-            return candidates - round(candidates * (1 - self.keep))
-        if not isinstance(self.keep_tokens, int) or not 0 <= self.keep_tokens <= candidates:
+        for step in self.steps:
+            step.allowance()
+
+    def _sized(self, candidates: int) -> int | None:
+        """How many stay of one pool of candidates, where it is known; None where it is not."""
+        step, budget = self.steps[0], self.steps[0].allowance()
+        whole = type(step.segment) is Whole and step.split is None and step.pool is None
+        if not whole or budget is None or self.then:
+            return None
+        if self.keep_tokens is not None and self.keep_tokens > candidates:
             raise ProbeError(
                 f"{self.kind}: keep_tokens={self.keep_tokens}; there are {candidates} candidates"
             )
-        return self.keep_tokens
+        return budget.expected([candidates])
+
+    def effect(self, lengths: Lengths) -> Lengths | None:
+        if not isinstance(self.at, Layer):
+            return None
+        sizes = self.segment.sizes(lengths.frames, lengths.entering(self.at.k))
+        budget = self.steps[0].allowance()
+        if sizes is None or budget is None or self.split or self.pool or self.then:
+            return None
+        kept = budget.expected(sizes)
+        if kept is None:
+            return None
+        if isinstance(self.rest, Bypass):
+            return lengths.only(self.at.k, kept)
+        shorter = lengths.after(self.at.k, kept)
+        return shorter.retroactive(kept) if self.cache == "retroactive" else shorter
+
+    # -- in the run ------------------------------------------------------------------------
 
     def attention(self, session: Session, state: dict, call: AttentionCall) -> None:
-        if self.score.needs_attention and call.layer == state["k"] - 1:
-            there = np.intersect1d(state["candidates"], call.key_positions)
-            state["scored"] = there, self.score.read(session, call, there)
+        if call.layer < state["k"]:
+            state["readings"].attention(session, call)
 
-    def survivors(self, session: Session, state: dict, layer: int, x: Tensor) -> np.ndarray | None:
-        if layer != state["k"]:
+    def vision_attention(self, session: Session, state: dict, call: VisionCall) -> None:
+        state["readings"].vision_attention(session, call)
+
+    def vision_tokens(
+        self, session: Session, state: dict, place: int | str, x: Tensor
+    ) -> Weights | None:
+        if place != state["where"]:
+            return None
+        return vision_sites.in_tower(session, state, self.kind, x, self.steps, self.order)
+
+    def reduce(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
+        if layer <= state["k"]:
+            state["readings"].entering(session, layer, x)
+        if layer != state["k"] or isinstance(self.rest, Bypass):
             return None
         rows = session.positions[layer]
-        there = np.intersect1d(state["candidates"], rows)
-        if state["scored"] is None:
-            inside = torch.as_tensor(np.flatnonzero(np.isin(rows, there)), device=x.device)
-            scores = self.score.score(session, x[inside], there).detach().double().cpu().numpy()
-        else:  # another reduction at this layer may have dropped some since
-            scored, values = state["scored"]
-            scores = values.detach().double().cpu().numpy()[np.isin(scored, there)]
-        order = np.argsort(-scores, kind="stable")
-        chosen = np.sort(there[order[: state["count"]]])
-        state["kept"], state["dropped"] = chosen, np.setdiff1d(there, chosen)
-        return np.union1d(np.setdiff1d(rows, there), chosen)
+        if state["where"] is not None:
+            full, state["done"] = vision_sites.in_prompt(state, str(self), rows)
+        else:
+            full = self._at_layer(session, state, layer, x, rows)
+        session.reductions.append(state["done"])
+        if full.is_identity:
+            return None
+        if self.position != "keep":
+            renumber(session, layer, self.position, rows, full)
+        return full
+
+    def _at_layer(
+        self, session: Session, state: dict, layer: int, x: Tensor, rows: np.ndarray
+    ) -> Weights:
+        """Weights over all rows that enter the layer."""
+        inside = np.flatnonzero(np.isin(rows, state["candidates"]))
+        w = weights(self.steps, self._candidates(session, state, x, rows, inside), self.order)
+        state["done"] = Reduction(str(self), layer, w, rows[inside], rows[inside][w.anchor])
+        if w.is_identity:
+            return Weights.selection(np.arange(len(rows)), len(rows))
+        # In another order than the sequence's, outputs take the places that are left in turn.
+        w = replace(w, anchor=np.sort(w.anchor))
+        others = np.setdiff1d(np.arange(len(rows)), inside)
+        full = Weights.stack([w.within(inside, len(rows)), Weights.selection(others, len(rows))])
+        session.flow.rows.mass[rows[inside][w.anchor]] = w.mass
+        return full.raster()
+
+    def _candidates(
+        self, session: Session, state: dict, x: Tensor, rows: np.ndarray, inside: np.ndarray
+    ) -> Candidates:
+        layout, there = session.layout, rows[inside]
+        group = layout.group[there]
+        known = np.maximum.accumulate(np.where(group >= 0, np.arange(len(group)), -1))
+        present = session.present[: state["k"]]
+        return Candidates(
+            x=x[inside],
+            frame=np.where(known >= 0, group[np.maximum(known, 0)], 0),
+            row=layout.row[there],
+            col=layout.col[there],
+            position=there,
+            mass=session.flow.rows.mass[there],
+            total=len(state["candidates"]),
+            spent=tuple(int(np.isin(p, state["candidates"]).sum()) for p in present),
+            readings=state["readings"].values(there),
+        )
+
+    def bypass(self, session: Session, state: dict, layer: int, x: Tensor) -> np.ndarray | None:
+        if layer != state["k"] or not isinstance(self.rest, Bypass):
+            return None
+        rows = session.positions[layer]
+        inside = np.flatnonzero(np.isin(rows, state["candidates"]))
+        w = weights(self.steps, self._candidates(session, state, x, rows, inside))
+        state["done"] = Reduction(str(self), layer, w, rows[inside], rows[inside][w.anchor])
+        session.reductions.append(state["done"])
+        gone = np.setdiff1d(inside, inside[w.anchor])
+        return np.setdiff1d(np.arange(len(rows)), gone) if len(gone) else None
+
+    def evict(self, session: Session, state: dict) -> dict[int, np.ndarray] | None:
+        if self.cache != "retroactive" or state["done"] is None:
+            return None
+        gone = state["done"].dropped
+        return {n: np.setdiff1d(session.present[n], gone) for n in range(state["k"])}
+
+    def affects(self, session: Session, state: dict) -> tuple[int, int]:
+        return min([state["k"], *state["readings"].layers.values()]), 0
 
     def finish(self, session: Session, state: dict) -> None:
-        if state["kept"] is None or not (len(state["dropped"]) or session.force):
-            raise ProbeError(f"{self}: it dropped nothing; the ablation did not fire")
-        for number in range(state["k"], session.model.n_layers):
-            if np.isin(state["dropped"], session.present[number]).any():
+        done = state["done"]
+        idle = done is None or (done.weights.is_identity and not state["inert"])
+        if idle and not session.force:
+            raise ProbeError(f"{self}: it dropped and merged nothing; the ablation did not fire")
+        layers = range(state["k"], session.model.n_layers)
+        layers = [state["k"]] if isinstance(self.rest, Bypass) else layers
+        for number in layers:
+            if done is not None and np.isin(done.dropped, session.present[number]).any():
                 raise ProbeError(f"{self}: dropped tokens are still in layer {number}")
 
 
+@recipe(paper="FastV (Chen et al. 2024, arXiv 2403.06764)")
 def fastv(k: int = 2, keep: float = 0.5) -> Reduce:
     """FastV (Chen et al. 2024): from layer k on keep the part of the visual tokens that the last
     prompt position attended to most in layer k - 1, mean over heads; positions are kept.

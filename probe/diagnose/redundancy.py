@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.ablate.reduce import Layer, Reduce
-from probe.ablate.scores import LastQuery, Norm, Random, Score, Uniform
+from probe.ablate.reduction.parts import Score
+from probe.ablate.scores import LastQuery, Norm, Random, Uniform
 from probe.capture.mass import AttentionMass
 from probe.diagnose.margin import Margin, margin
 from probe.diagnose.similarity import FrameSimilarity

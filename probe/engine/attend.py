@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from probe.engine import seam
 from probe.engine.call import AttentionCall
+from probe.engine.hooks import implements
+from probe.engine.peek import Peeked
 
 if TYPE_CHECKING:
     from probe.engine.session import Session
@@ -32,10 +34,10 @@ def attend(
         own: name of the attention function that the layer has without probe.
         module, query, key, value, mask, kwargs: as transformers passes them.
     """
-    function = seam.implementation(module, own)
-    output, weights = function(module, query, key, value, mask, **kwargs)
     full = mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
     keys = key.shape[2]
+    positions = session.positions if session.flow.peeking else session.present
+    positions = positions[layer]
     call = AttentionCall(
         layer=layer,
         module=module,
@@ -46,16 +48,22 @@ def attend(
         scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
         positions=session.positions[layer],
         # The cache of a layer with a sliding window forgets keys that it has passed.
-        key_positions=session.present[layer][-keys:],
+        key_positions=positions[-keys:],
         causal=bool(getattr(module, "is_causal", True)),
         softcap=kwargs.get("softcap"),
-        unrotate=lambda x, positions: session.rotary.remove(layer, module, x, positions),
+        unrotate=lambda x, positions: session.flow.rotary.remove(layer, module, x, positions),
     )
     for ablation, state in session.ablations:
         ablation.edit(session, state, call)
+    if session.flow.peeking:
+        raise Peeked(call)
+    function = seam.implementation(module, own)
+    output, weights = function(module, query, key, value, mask, **kwargs)
     rows = call.index(call.positions) if session.force else call.edited
     if len(rows):
         output = call.redo(output, rows)
+    if any(implements(ablation, "head_outputs") for ablation, _ in session.ablations):
+        output = session.change("head_outputs", output[0], call)[None]
     call.output = output[0]
     if session.step == 0:
         for ablation, state in session.ablations:

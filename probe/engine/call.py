@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from probe.engine.edits import EdgeMask, Edits
+from probe.engine.rotary import rotated
+
+if TYPE_CHECKING:
+    from probe.models.anatomy import Anatomy
 
 TILE = 256  # rows of scores in a tile: 256 x 4k in float32 are 4 MB
 LOG2E = math.log2(math.e)
@@ -29,6 +36,7 @@ class AttentionCall:
         scaling: factor on q . k.
         positions, key_positions: layout positions of the rows and columns.
         unrotate: (vectors [head, n, channel], positions) -> the vectors before rotation.
+        edits: what ablations changed.
         statistics: of every row, once a capture has asked for them (`probe.capture.sweep`).
         output: [query, head, channel] after the attention function, before the output projection.
     """
@@ -47,9 +55,8 @@ class AttentionCall:
     unrotate: Callable[[Tensor, np.ndarray], Tensor]
     output: Tensor = field(default_factory=lambda: torch.empty(0))
     statistics: Any = None
+    edits: Edits = field(default_factory=Edits)
     _weights: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-    _cuts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    _plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def detached(self) -> AttentionCall:
         """The same call outside the graph of gradients."""
@@ -60,6 +67,11 @@ class AttentionCall:
             value=self.value.detach(),
             output=self.output.detach(),
         )
+
+    @property
+    def unedited(self) -> AttentionCall:
+        """The same call without what ablations change of its edges."""
+        return replace(self, edits=Edits(), _weights={}, statistics=None)
 
     @property
     def heads(self) -> int:
@@ -79,40 +91,66 @@ class AttentionCall:
         """Column numbers, in this call, of those layout positions that are keys of it."""
         return self._tensor(np.flatnonzero(np.isin(self.key_positions, positions)))
 
-    def cut(self, rows: Tensor, columns: Tensor) -> None:
-        """Let no information pass along these edges: their score becomes -inf."""
-        if len(rows) and len(columns):
-            self._cuts.append((rows, columns))
+    def cut(self, rows: Tensor, columns: Tensor, heads: Tensor | None = None) -> None:
+        """Let no information pass along these edges: their score becomes -inf, in all heads or in
+        some by their numbers.
+        """
+        if len(rows) and len(columns) and (heads is None or len(heads)):
+            self._edit("cuts", rows, columns, heads)
+
+    def hide(self, rows: Tensor, mask: EdgeMask) -> None:
+        """Cut the edges of a mask: [row, key] of bool, or a function from row numbers to it."""
+        if len(rows):
+            self._edit("hidden", rows, mask)
+
+    def show(self, rows: Tensor, mask: EdgeMask) -> None:
+        """Let rows see keys that the model's own mask hides; the mask as in `hide`. What is cut
+        or hidden stays so.
+        """
+        if len(rows):
+            self._edit("shown", rows, mask)
 
     def remove_rotation(self, rows: Tensor, columns: Tensor) -> None:
         """Score these edges with the query and key as they were before rotation."""
         if len(rows) and len(columns):
-            raw_query = self.unrotate(self.query[:, rows], self.positions[rows.cpu().numpy()])
-            raw_key = self.unrotate(self.key[:, columns], self.key_positions[columns.cpu().numpy()])
-            self._plain.append((rows, columns, raw_query, raw_key))
+            self._edit("scored", rows, columns, *self._unrotated(rows, columns))
+
+    def rotate_as(
+        self, model: Anatomy, rows: Tensor, columns: Tensor, query_ids: Tensor, key_ids: Tensor
+    ) -> None:
+        """Score these edges as if their tokens were at other positions.
+
+        Args:
+            model: whose rotary module makes the tables.
+            rows, columns: numbers of queries and keys.
+            query_ids, key_ids: position ids of each, [1, n] or [3, 1, n]; fractions are allowed.
+        """
+        if len(rows) and len(columns):
+            query, key = self._unrotated(rows, columns)
+            query = rotated(model, self.layer, self.module, query, query_ids)
+            key = rotated(model, self.layer, self.module, key, key_ids)
+            self._edit("scored", rows, columns, query, key)
 
     @property
     def edited(self) -> Tensor:
         """Row numbers whose attention an edit concerns, sorted."""
-        rows = [edit[0] for edit in (*self._cuts, *self._plain)]
-        return torch.cat(rows).unique() if rows else self._tensor(np.zeros(0, np.int64))
+        rows = self.edits.rows
+        return self._tensor(np.zeros(0, np.int64)) if rows is None else rows
 
     def scores(self, rows: Tensor) -> Float[Tensor, "head row key"]:
         """Attention scores before the softmax, edits and mask applied, in float32."""
-        scores = self._product(self.query[:, rows], self.key) * self.scaling
-        for edited, columns, raw_query, raw_key in self._plain:
-            mine, theirs = _match(rows, edited)
-            if len(mine):
-                plain = self._product(raw_query[:, theirs], raw_key) * self.scaling
-                scores[:, mine[:, None], columns] = plain
+        scores = self._product(self.query[:, rows], self.key)
+        scores = self.edits.score(self._product, rows, scores)
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
-        scores = scores.masked_fill(self.hidden(rows), float("-inf"))
-        for edited, columns in self._cuts:
-            mine, _ = _match(rows, edited)
-            if len(mine):
-                scores[:, mine[:, None], columns] = float("-inf")
-        return scores
+        scores = scores.masked_fill(self.unseen(rows), float("-inf"))
+        return self.edits.cut_heads(rows, scores)
+
+    def unseen(self, rows: Tensor) -> Tensor:
+        """[row, key]: True where a row does not see a key, edits applied; those that single heads
+        do not see are not among them.
+        """
+        return self.edits.unseen(rows, self.hidden(rows))
 
     def hidden(self, rows: Tensor) -> Tensor:
         """[row, key]: True where the model's own mask hides a key from a row."""
@@ -172,22 +210,36 @@ class AttentionCall:
     def redo(self, output: Tensor, rows: Tensor) -> Tensor:
         """The attention function's output with some rows computed anew, edits applied."""
         output = output.clone()
-        for part in rows.split(TILE // 4):
-            weights = self.scores(part).softmax(-1).nan_to_num()
-            grouped = weights.view(self.key.shape[0], -1, *weights.shape[1:])
-            mixed = (grouped @ self.value.float()[:, None]).flatten(0, 1)
+        masked = self.edits.only_masks and self.softcap is None
+        key, value = self.key[None].float(), self.value[None].float()
+        for part in rows.split(TILE if masked else TILE // 4):
+            if masked:
+                mixed = scaled_dot_product_attention(
+                    self.query[None, :, part].float(),
+                    key,
+                    value,
+                    attn_mask=~self.unseen(part)[None, None],
+                    scale=self.scaling,
+                    enable_gqa=self.group_size > 1,
+                )[0].nan_to_num()
+            else:
+                weights = self.scores(part).softmax(-1).nan_to_num()
+                grouped = weights.view(self.key.shape[0], -1, *weights.shape[1:])
+                mixed = (grouped @ value[0, :, None]).flatten(0, 1)
             output[0, part] = mixed.transpose(0, 1).to(output.dtype)
         return output
 
     def _product(self, query: Tensor, key: Tensor) -> Tensor:
         grouped = query.float().view(key.shape[0], -1, *query.shape[1:])
-        return (grouped @ key.float()[:, None].mT).flatten(0, 1)
+        return (grouped @ key.float()[:, None].mT).flatten(0, 1) * self.scaling
+
+    def _unrotated(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        query = self.unrotate(self.query[:, rows], self.positions[rows.cpu().numpy()])
+        return query, self.unrotate(self.key[:, columns], self.key_positions[columns.cpu().numpy()])
+
+    def _edit(self, kind: str, *what: Any) -> None:
+        getattr(self.edits, kind).append(what)
+        self._weights = {}
 
     def _tensor(self, index: np.ndarray) -> Tensor:
         return torch.as_tensor(index, device=self.query.device)
-
-
-def _match(rows: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers, in `rows` and in `edited`, of the rows they share."""
-    both: Any = rows[:, None] == edited[None, :]
-    return both.nonzero(as_tuple=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from probe.ablate.base import Ablation
+from probe.ablate.compose import in_order, label, prepared
 from probe.capture.base import Capture
+from probe.engine import contrast, steps
 from probe.engine.collect import collect, kept_table
 from probe.engine.cost import cost
 from probe.engine.health import explain
@@ -34,37 +36,62 @@ def run(
     force: bool = False,
 ) -> Run:
     """See `VideoModel.run`; `force` takes the full path of neutral ablations (for tests)."""
-    captures, ablations = as_list(captures, Capture), as_list(ablations, Ablation)
+    captures = as_list(captures, Capture)
+    ablations = in_order(as_list(ablations, Ablation))
+    given, x = x, prepared(model, x, ablations)
     if logits not in ("readout", "all"):
         raise ProbeError(f'logits="{logits}": write "readout" or "all"')
-    session = Session(model, x, captures, ablations, force=force)
+    session = Session(model, x, captures, ablations, force=force, given=given)
+    by_step = steps.decodes(session)
+    if by_step and logits == "all":
+        late = next(ablation for ablation, _ in session.ablations if ablation.at_decode)
+        raise ProbeError(f'{late}: it acts on tokens after the prompt; use logits="readout"')
+    if by_step:
+        prompt = steps.prompt_of(x)
+        session = Session(model, prompt, captures, ablations, x.layout, force=force, given=given)
     refuse(session, all_logits=logits == "all")
     readout = x.layout.readout if logits == "readout" else np.arange(len(x.layout))
-    wanted = torch.as_tensor(readout, device=model.hf.device)
     with session, torch.no_grad():
-        started = time.perf_counter()
-        out = model.hf(**x.inputs, use_cache=False, logits_to_keep=wanted)
-        seconds = time.perf_counter() - started
-        found = out.logits[0]
-        if len(found) != len(readout):  # some families compute every position's logits all the same
-            found = found[wanted]
+        with session.meter:
+            found = _step_by_step(session, x) if by_step else _at_once(session, x, readout)
         session.backward(found)
+        values = found.detach().float().cpu()
+        there = torch.from_numpy(np.isin(readout, session.present[-1]))
+        finite = bool(torch.isfinite(values[there]).all())
+        if finite:
+            values = contrast.forced(session, x, readout, values)
         session.finish()
-    values = found.detach().float().cpu()
-    if not torch.isfinite(values[np.isin(readout, session.present[-1])]).all():
+    if not finite:
         raise explain(model, x, ablations)
     return Run(
         data=collect(session),
         logits=values.numpy(),
         kept=kept_table(session, len(x.layout)),
-        cost=cost(model, x, session, seconds),
+        cost=cost(model, x, session),
         layout=x.layout,
         text=None,
         tokens=model.decode_each(values.argmax(-1).tolist()),
         meta=meta(model, x, captures, ablations),
         readout=readout,
+        reductions=tuple(session.reductions),
         decode=model.decode_each,
     )
+
+
+def _at_once(session: Session, x: Example, readout: np.ndarray) -> Tensor:
+    """Logits [readout, vocab] of one forward over prompt and answer."""
+    model = session.model
+    wanted = torch.as_tensor(readout, device=model.hf.device)
+    found = model.hf(**x.inputs, use_cache=False, logits_to_keep=wanted).logits[0]
+    # Some families compute every position's logits all the same.
+    return found if len(found) == len(readout) else found[wanted]
+
+
+def _step_by_step(session: Session, x: Example) -> Tensor:
+    """The same of the prompt, then of each token of the answer through the cache."""
+    ids = steps.answer_ids(x)
+    session.emitted = ids
+    return steps.Stream(session.model, session.example).forced(ids)
 
 
 def as_list(items: Any, kind: type) -> list:
@@ -96,4 +123,5 @@ def meta(model: VideoModel, x: Example, captures: Sequence, ablations: Sequence)
         "frames": 0 if x.clip is None else len(x.clip),
         "captures": [capture.to_json() for capture in captures],
         "ablations": [ablation.to_json() for ablation in ablations],
+        "ablated": label(ablations),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,9 @@ import numpy as np
 import torch
 
 from probe.ablate.base import Ablation
+from probe.ablate.compose import in_order, prepared
 from probe.capture.base import Capture
+from probe.engine import contrast
 from probe.engine.collect import collect, kept_table
 from probe.engine.cost import cost
 from probe.engine.forward import as_list, meta
@@ -39,24 +40,30 @@ def generate(
     **generation_kwargs: Any,
 ) -> Run:
     """See `VideoModel.generate`."""
-    captures, ablations = as_list(captures, Capture), as_list(ablations, Ablation)
+    captures = as_list(captures, Capture)
+    ablations = in_order(as_list(ablations, Ablation))
+    given, x = x, prepared(model, x, ablations)
     _check(x, max_new_tokens, generation_kwargs)
-    session = Session(
-        model, x, captures, ablations, layout=x.layout.extend(max_new_tokens), force=force
-    )
+    longer = x.layout.extend(max_new_tokens)
+    session = Session(model, x, captures, ablations, longer, force=force, given=given)
     refuse(session)
     settings = {"do_sample": False} | generation_kwargs
-    inputs = {name: value for name, value in x.inputs.items() if name != "position_ids"}
+    beside = contrast.Beside(session, x, max_new_tokens) if contrast.of(session) else None
+    processors: Any = settings.pop("logits_processor", None) or []
+    processors = [*processors, beside] if beside else [*processors]
+    inputs = dict(x.inputs)
+    if x is given:  # an example with other tokens has ids that transformers would not find
+        inputs.pop("position_ids", None)
     with session, torch.no_grad(), _seeded(model, seed):
-        started = time.perf_counter()
-        out = model.hf.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            return_dict_in_generate=True,
-            output_logits=True,
-            **settings,
-        )
-        seconds = time.perf_counter() - started
+        with session.meter:
+            out = model.hf.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                return_dict_in_generate=True,
+                output_logits=True,
+                logits_processor=processors,
+                **settings,
+            )
         session.finish()
     count = len(x.layout)
     new = out.sequences[0, count:].cpu()
@@ -64,6 +71,7 @@ def generate(
     logits = torch.stack([step[0] for step in out.logits]).float().cpu()
     if not torch.isfinite(logits).all():
         raise explain(model, x, ablations)
+    logits = beside.finish() if beside else logits
     pieces = model.decode_each(new.tolist())
     layout = replace(x.layout.extend(len(new)), tokens=x.layout.tokens + tuple(pieces))
     readout = np.arange(count - 1, count - 1 + len(new))
@@ -71,13 +79,14 @@ def generate(
         data=collect(session),
         logits=logits.numpy(),
         kept=kept_table(session, len(layout)),
-        cost=cost(model, x, session, seconds),
+        cost=cost(model, x, session),
         layout=layout,
         text=model.tokenizer.decode(new, skip_special_tokens=True).strip(),
         tokens=pieces,
         meta=meta(model, x, captures, ablations)
         | {"generation": settings, "generated": new.tolist(), "seed": seed},
         readout=readout,
+        reductions=tuple(session.reductions),
         decode=model.decode_each,
     )
 

@@ -19,17 +19,22 @@ VISION_EVENTS = ("vision_attention", "vision_residual", "vision_features")
 
 def implements(thing: Capture | Ablation, event: str) -> bool:
     """Whether a capture or an ablation listens to an event."""
-    base = Capture if isinstance(thing, Capture) else Ablation
-    return hasattr(base, event) and getattr(type(thing), event) is not getattr(base, event)
+    if isinstance(thing, Ablation):
+        return hasattr(Ablation, event) and thing.listens(event)
+    return hasattr(Capture, event) and getattr(type(thing), event) is not getattr(Capture, event)
 
 
-def vision_hooks(session: Session, captures: Sequence[Capture]) -> VisionHooks | None:
-    """The hooks of the vision tower, where a capture reads it."""
-    if not any(implements(capture, event) for capture in captures for event in VISION_EVENTS):
+def vision_hooks(
+    session: Session, captures: Sequence[Capture], ablations: Sequence[Ablation]
+) -> VisionHooks | None:
+    """The hooks of the vision tower, where a capture or an ablation reads it."""
+    shown = ablations if session.layout.visuals else ()
+    reading = [a for a in (*captures, *shown) if any(implements(a, e) for e in VISION_EVENTS)]
+    if not reading:
         return None
     from probe.engine.vision import VisionHooks
 
-    return VisionHooks(session, captures)
+    return VisionHooks(session, reading)
 
 
 def numbered(function: Any, layer: int) -> Any:
@@ -42,12 +47,30 @@ def after(function: Any, layer: int) -> Any:
     return lambda module, args, output: function(layer, module, output)
 
 
-def told(session: Session, layer: int, part: str) -> Any:
-    """A forward hook that tells captures what a part adds to the residual stream."""
+def added(session: Session, layer: int, part: str) -> Any:
+    """A forward hook on what a part adds to the residual stream: ablations change it, captures
+    are told.
+    """
+    changing = any(implements(a, "output") for a, _ in session.ablations)
 
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
+    def hook(module: nn.Module, args: tuple, output: Any) -> Any:
         y = output[0] if isinstance(output, tuple) else output
-        session.trace(part, layer, y)
-        session.tell("output", layer, part, y[0])
+        changed = session.change("output", y[0], layer, part)[None] if changing else y
+        session.trace(part, layer, changed)
+        session.tell("output", layer, part, changed[0])
+        if not changing:
+            return None
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
+def hidden(session: Session, layer: int) -> Any:
+    """A pre-hook on the output projection of an MLP: ablations change its hidden units."""
+
+    def hook(module: nn.Module, args: tuple) -> tuple:
+        h = args[0] if args[0].dim() == 3 else args[0][None]
+        changed = session.change("hidden", h[0], layer)[None]
+        return (changed.view_as(args[0]), *args[1:])
 
     return hook

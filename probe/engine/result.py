@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from probe.ablate.reduction.record import Reduction
 from probe.engine.cost import Cost
 from probe.errors import ProbeError
 
@@ -38,6 +39,7 @@ class Run:
         tokens: the most likely token of each readout, or the generated tokens.
         meta: model, question, captures, ablations: what was asked.
         readout: positions whose logits these are.
+        reductions: what every reduction of tokens did, in order.
     """
 
     data: xr.Dataset
@@ -49,6 +51,7 @@ class Run:
     tokens: list[str]
     meta: dict[str, Any]
     readout: np.ndarray
+    reductions: tuple[Reduction, ...] = ()
     decode: Callable[[Sequence[int]], list[str]] | None = field(default=None, repr=False)
     stored: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -132,14 +135,11 @@ def open_run(path: str | Path) -> Run:
         header = json.loads(values.attrs["run"])
     except (OSError, KeyError, ValueError):
         raise ProbeError(f"{path}: not a run saved by probe") from None
-    sizes: dict[str, Any] = header["cost"]
-    for name in ("length", "kv_length"):
-        sizes[name] = tuple(sizes[name])
     return Run(
         data=data,
         logits=values["logits"].values,
         kept=values["kept"],
-        cost=Cost(**sizes),
+        cost=Cost.from_json(header["cost"]),
         layout=None,
         text=header["text"],
         tokens=header["tokens"],

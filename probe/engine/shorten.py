@@ -50,6 +50,8 @@ def shorten(kwargs: dict, forward: np.ndarray, rows: np.ndarray, keys: np.ndarra
     if isinstance(mask, Tensor) and mask.dim() == 4:
         # A mask made for a first layer that is itself shorter hides nothing from new tokens.
         columns = keys if mask.shape[-1] > forward[-1] else np.arange(len(keys))
+        if len(forward) == 1 and mask.shape[-1] < len(keys):  # a shorter first layer than this
+            return kwargs | {"attention_mask": None}
         mask = mask[:, :, index.to(mask.device)]
         kwargs["attention_mask"] = mask[..., torch.as_tensor(columns, device=mask.device)]
     return kwargs

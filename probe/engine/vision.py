@@ -186,7 +186,8 @@ class VisionHooks:
             if not blocks:
                 return
             self.reached.add(number)
-            for call in vision_calls(number, module, blocks, self.tokens, self.wanted):
+            alive = None if self.session.edits is None else self.session.edits.alive
+            for call in vision_calls(number, module, blocks, self.tokens, self.wanted, alive):
                 self.session.tell("vision_attention", call)
 
         return hook

@@ -29,6 +29,7 @@ def vision_calls(
     blocks: Sequence[Block],
     tokens: VisionTokens,
     wanted: Collection[str],
+    alive: np.ndarray | None = None,
 ) -> Iterator[VisionCall]:
     """The blocks of one forward of an attention module, those of equal length together.
 
@@ -38,11 +39,12 @@ def vision_calls(
         blocks: in the tower's own order.
         tokens: of this forward.
         wanted: statistics that captures ask for.
+        alive: numbers of the tokens that an ablation has left in the tower; None for all.
 
     Raises:
         ProbeError: blocks that do not cover every token once.
     """
-    place, first = tokens.place, 0
+    place, first = tokens.place if alive is None else alive, 0
     lengths: dict[int, tuple[list[Block], list[np.ndarray]]] = {}
     for block in blocks:
         count, _, rows, _ = block.query.shape
@@ -50,9 +52,9 @@ def vision_calls(
         alike.append(block)
         ids.append(place[first : first + count * rows].reshape(-1, rows))
         first += count * rows
-    if first != len(tokens):
+    if first != len(place):
         raise ProbeError(
-            f"vision layer {layer}: its attention covered {first} tokens of {len(tokens)}, "
+            f"vision layer {layer}: its attention covered {first} tokens of {len(place)}, "
             "so which token is which is not known"
         )
     auto = "cls" if tokens.prefix else "received"

@@ -28,6 +28,11 @@ class Order:
         self.tower = tower
         self.forget()
 
+    @property
+    def sequence(self) -> bool:
+        """Whether the tower takes all frames as one sequence."""
+        return self._grid_thw is not None
+
     def forget(self) -> None:
         """Let go of the tensors of a forward."""
         self._grid_thw: np.ndarray | None = None

@@ -72,6 +72,15 @@ class Anatomy:
         """The output projection of a layer's attention."""
         return self.layers[layer].get_submodule(self.family.output)
 
+    def mlp_output(self, layer: int) -> Any:
+        """The output projection of a layer's MLP, which its hidden units go into; None in a layer
+        that has no single one (a mixture of experts).
+        """
+        mlp = self.layers[layer].get_submodule(self.family.mlp)
+        children = dict(mlp.named_children())
+        names = () if "experts" in children else ("down_proj", "fc2", "ff_out", "w2")
+        return next((children[name] for name in names if name in children), None)
+
     def output_matrix(self, layer: int) -> Tensor:
         """[width, head x channel]: the map that the output projection is, whatever it is stored as
         (4-bit weights, an adapter beside the weights).

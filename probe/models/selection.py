@@ -18,9 +18,9 @@ Edge = str | tuple[Selection, Selection]
 Edges = Edge | Sequence[Edge]
 Partition = str | Sequence[str]
 
-_VISUAL = ("video", "newline", "cls", "image", "timestamp", "separator")
+_VISUAL = ("video", "newline", "cls", "image", "timestamp", "separator", "summary")
 _OF_A_CLIP = r"video|timestamp|(?:video|frames?|seconds) .*"
-_VISUALS = r"newline|cls|image|separator|(?:image|box) .*"
+_VISUALS = r"newline|cls|image|separator|summary|(?:image|box) .*"
 _NEAR = 1e-6  # pixels: edges are fractions of a side, and rounded
 _NUMBER = r"\d+(?:\.\d+)?"
 

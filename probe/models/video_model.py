@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
@@ -210,6 +210,39 @@ class VideoModel(Anatomy):
         settings = {"do_sample": True} | generation_kwargs
         runs = [generate(self, x, capture, ablate, seed=seed + n, **settings) for n in range(count)]
         return gather(runs, "sequence")
+
+    def sweep(
+        self,
+        x: Example,
+        ablations: Sequence[Any],
+        measure: Any = None,
+        *,
+        progress: Callable[[], object] = lambda: None,
+    ) -> pd.DataFrame:
+        """Many ablations of one example, each from where it begins to matter.
+
+        The vision tower runs once; an ablation that starts at layer k is resumed there; one that
+        changes only what late tokens read runs those tokens alone, over the keys and values of
+        the untouched run. Equal to `run` one by one, to rounding.
+
+        Args:
+            x: the example.
+            ablations: each an ablation, a recipe or a list of them.
+            measure: a `Margin`, or a function of a `Run` that gives a number or a dict of numbers
+                by name; the margin of the model's own answer by default.
+            progress: called after each run.
+
+        Returns:
+            A row for the untouched run ("nothing") and one for each ablation: ablation, value and
+            change (or the columns of a dict), answer (its first token), from_layer and from_row
+            (None: everything ran again), seconds.
+
+        Raises:
+            ProbeError: as `run` does.
+        """
+        from probe.engine.sweep import sweep
+
+        return sweep(self, x, ablations, measure, progress=progress)
 
     @contextmanager
     def ablated(self, x: Example, ablate: Sequence[Ablation]) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from probe import ProbeError
 from probe.ablate import Knockout, NoRope, Random, Reduce, edvt, layer
-from probe.ablate.scores import Score
+from probe.ablate.reduction.candidates import Candidates
+from probe.ablate.reduction.parts import Score
 from probe.models.video_model import VideoModel
 from tests.ablate.cases import ACTIVE
 from tests.tiny import example
@@ -26,8 +28,13 @@ class Planted(Score):
 
     best: tuple[int, ...] = ()
 
-    def score(self, session, x: torch.Tensor, candidates: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.isin(candidates, self.best)).float()
+    def score(self, c: Candidates) -> torch.Tensor:
+        return torch.as_tensor(np.isin(c.position, self.best)).float()
+
+
+def _fastv(candidates: int, keep: float) -> int:
+    """N - round(N R), R as it is written and not as a float holds it."""
+    return candidates - round(candidates * (1 - Fraction(str(keep))))
 
 
 @pytest.mark.parametrize("one", [a for a in ACTIVE if isinstance(a, Reduce)], ids=str)
@@ -56,7 +63,7 @@ def test_dropping_is_masking(model: VideoModel, one: Reduce) -> None:
 def test_lengths_caches_and_macs_are_the_prediction(pair: Pair, one: Reduce) -> None:
     model, x = pair[0], example(pair[0])
     n, candidates = len(x.layout), len(x.layout.select(one.of))
-    kept = one.keep_tokens if one.keep is None else candidates - round(candidates * (1 - one.keep))
+    kept = one.keep_tokens if one.keep is None else _fastv(candidates, one.keep)
     expected = [
         n if number < one.at.k else n - candidates + kept for number in range(model.n_layers)
     ]

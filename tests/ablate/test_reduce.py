@@ -104,8 +104,8 @@ def test_rounding_is_that_of_fastv(tiny: VideoModel, keep: float, left: int) -> 
 def test_ties_go_to_the_earlier_token(tiny: VideoModel) -> None:
     @dataclass(frozen=True)
     class Same(ablate.Norm):
-        def score(self, session, x, candidates):
-            return torch.zeros(len(candidates))
+        def score(self, c):
+            return torch.zeros(len(c))
 
     x = example(tiny)
     run = tiny.run(x, ablate=[Reduce(at=layer(1), score=Same(), keep_tokens=7)])
@@ -125,7 +125,7 @@ def test_fastv_is_a_reduce() -> None:
         (Reduce(keep=1.5), "it is a fraction"),
         (Reduce(keep=-0.1), "it is a fraction"),
         (Reduce(keep_tokens=21), "there are 20 candidates"),
-        (Reduce(keep_tokens=-1), "there are 20 candidates"),
+        (Reduce(keep_tokens=-1), "keep_tokens=-1; it is a count"),
         (Reduce(at=layer(4), keep=0.5), "layer 4 does not exist; the model has layers 0 to 3"),
         (Reduce(at=layer(0), keep=0.5), "no attention before layer 0"),
         (Reduce(keep=0.5, of="question + last"), "positions that are read"),

@@ -1,0 +1,1 @@
+"""Published methods as recipes over the operators, one file a family of methods."""

@@ -1,0 +1,1 @@
+"""Reductions of tokens as sparse matrices: the components that build them."""

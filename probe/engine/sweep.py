@@ -1,0 +1,175 @@
+"""`model.sweep`: many ablations of one example, each from where it begins to matter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.ablate.base import Ablation
+from probe.ablate.compose import in_order, label, prepared
+from probe.engine.collect import collect, kept_table
+from probe.engine.cost import cost
+from probe.engine.forward import as_list, meta, run
+from probe.engine.health import explain
+from probe.engine.hooks import VISION_EVENTS, implements
+from probe.engine.result import Run
+from probe.engine.reuse import Clean, resume
+from probe.engine.session import Session
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probe.models.encode import Example
+    from probe.models.video_model import VideoModel
+
+# An ablation that listens to one of these changes what the layers are called with.
+WHOLE = (*VISION_EVENTS, "ids", "tables", "evict")
+Measure = Callable[[Run], Any] | Any
+
+
+def sweep(
+    model: VideoModel,
+    x: Example,
+    ablations: Sequence[Any],
+    measure: Measure = None,
+    *,
+    progress: Callable[[], object] = lambda: None,
+) -> pd.DataFrame:
+    """See `VideoModel.sweep`."""
+    import pandas as pd
+
+    lists = [in_order(as_list(one, Ablation)) for one in ablations]
+    clean = None
+    rows: list[dict[str, Any]] = []
+    for given, found, begins in runs(model, x, [[], *lists]):
+        clean = clean or found
+        read = _reader(model, x, clean, measure)
+        rows.append({"ablation": label(given), **read(found), "answer": found.tokens[0], **begins})
+        progress()
+    table = pd.DataFrame(rows)
+    if "value" in table:
+        table.insert(2, "change", table["value"] - table["value"].iloc[0])
+    return table
+
+
+def runs(model: VideoModel, x: Example, lists: Sequence[list[Ablation]]) -> Any:
+    """(ablations, run, where it began) of each list, the work before that shared.
+
+    Yields:
+        A Run equal to `model.run(x, ablate=...)` to rounding, one after the other.
+    """
+    begins = [_begins(model, x, one) for one in lists]
+    wanted = {layer for _, layer, _ in begins if layer is not None}
+    suffix = any(row for _, layer, row in begins if layer is not None)
+    clean = _clean(model, x, wanted, suffix) if wanted else None
+    caches: dict[int, Any] = {}
+    for ablations, (session, layer, row) in zip(lists, begins, strict=True):
+        started = time.perf_counter()
+        if session is None or layer is None or clean is None:
+            found, layer, row = run(model, x, (), ablations), None, 0
+        else:
+            found = _resumed(model, x, session, ablations, clean, layer, row, caches)
+        seconds = time.perf_counter() - started
+        yield ablations, found, {"from_layer": layer, "from_row": row, "seconds": seconds}
+
+
+def _begins(
+    model: VideoModel, x: Example, ablations: list[Ablation]
+) -> tuple[Session | None, int | None, int]:
+    """A session for the ablations, and the first layer and row that they can change; no layer
+    where everything must run again.
+    """
+    first = int(x.layout.readout[0])
+    if any(one.at_decode or one.acts == "logits" for one in ablations):
+        return None, None, 0
+    if prepared(model, x, ablations) is not x:
+        return None, None, 0
+    session = Session(model, x, (), ablations)
+    active = session.ablations
+    if any(implements(one, event) for one, _ in active for event in WHOLE):
+        return None, None, 0
+    found = [one.affects(session, state) for one, state in active] or [(model.n_layers - 1, first)]
+    layer = min(layer for layer, _ in found)
+    row = min(row for _, row in found)
+    return session, layer, min(row, first)
+
+
+def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Clean | None:
+    """The untouched run; None where its logits do not come from the stream alone."""
+    last = model.n_layers - 1
+    record = Clean(wanted | {last})
+    session = Session(model, x)
+    session.flow.record = record
+    readout = torch.as_tensor(x.layout.readout, device=model.hf.device)
+    with session, torch.no_grad():
+        out = model.hf(**x.inputs, use_cache=suffix, logits_to_keep=readout)
+        record.deepstack = session.flow.deepstack
+        if suffix:
+            layers = out.past_key_values.layers
+            record.keys = [layer.keys for layer in layers]
+            record.values = [layer.values for layer in layers]
+    with Session(model, x) as again, torch.no_grad():
+        logits = resume(again, record, last, 0, {})
+    given = out.logits[0]
+    given = given if len(given) == len(readout) else given[readout]
+    same = torch.allclose(logits.float(), given.float(), rtol=0, atol=1e-4)
+    whole = record.keys is None or all(k.shape[2] == len(x.layout) for k in record.keys)
+    return record if same and whole else None
+
+
+def _resumed(
+    model: VideoModel,
+    x: Example,
+    session: Session,
+    ablations: list[Ablation],
+    clean: Clean,
+    layer: int,
+    row: int,
+    caches: dict,
+) -> Run:
+    with session, torch.no_grad(), session.meter:
+        logits: Tensor = resume(session, clean, layer, row, caches)
+        session.finish()
+    values = logits.float().cpu()
+    if not torch.isfinite(values).all():
+        raise explain(model, x, ablations)
+    return Run(
+        data=collect(session),
+        logits=values.numpy(),
+        kept=kept_table(session, len(x.layout)),
+        cost=cost(model, x, session),
+        layout=x.layout,
+        text=None,
+        tokens=model.decode_each(values.argmax(-1).tolist()),
+        meta=meta(model, x, (), ablations),
+        readout=x.layout.readout,
+        reductions=tuple(session.reductions),
+        decode=model.decode_each,
+    )
+
+
+def _reader(model: VideoModel, x: Example, clean: Run, measure: Measure) -> Callable:
+    """What turns a run into columns."""
+    if measure is None:
+        from probe.diagnose.margin import margin
+
+        measure = margin(model, x, clean)
+    of = getattr(measure, "of", measure)
+    if not callable(of):
+        raise ProbeError(f"sweep: measure={measure!r}; give a Margin, or a function of a run")
+
+    def read(run: Run) -> dict[str, Any]:
+        value = of(run)
+        if isinstance(value, dict):
+            return value
+        if not np.isscalar(value):
+            raise ProbeError("sweep: the measure gives a number, or a dict of numbers by name")
+        return {"value": value}
+
+    return read
