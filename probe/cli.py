@@ -102,11 +102,13 @@ def captures() -> None:
 
 
 @app.command()
-def ablations() -> None:
-    """List what can be taken away or changed in a run."""
+def ablations(
+    markdown: Annotated[bool, typer.Option(help="as Markdown tables, for documents")] = False,
+) -> None:
+    """List what can be taken away or changed in a run: operators, published methods, parts."""
     from probe import listing
 
-    listing.ablations()
+    listing.ablations(markdown)
 
 
 def main() -> None:

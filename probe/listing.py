@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
@@ -29,15 +30,22 @@ def captures() -> None:
     table("Captures", ("capture", "what it reads"), rows)
 
 
-def ablations() -> None:
-    """Operators and recipes with place and source."""
-    from probe.ablate import ablations as known
+def ablations(markdown: bool = False) -> None:
+    """Operators, recipes and their components, with place, source, stages and cost.
 
-    rows = []
-    for name, made in known().items():
-        operator: Any = made if inspect.isclass(made) else made()
-        rows.append((signature(name, made), operator.place, first_line(made)))
-    table("Ablations", ("ablation", "where it acts", "what it does"), rows)
+    Args:
+        markdown: as the tables of figures/ablations.md.
+    """
+    from probe.catalogue import catalogue
+
+    for title, names, rows in catalogue():
+        if markdown:
+            print(f"## {title}\n")
+            print("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
+            cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            print("\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n")
+        else:
+            table(title, names, rows)
 
 
 def signature(name: str, made: Any) -> str:
@@ -58,7 +66,7 @@ def signature(name: str, made: Any) -> str:
 def first_line(made: Any) -> str:
     """First sentence of a docstring."""
     text = " ".join((inspect.getdoc(made) or "").split("\n\n")[0].split())
-    return text.split(". ")[0].rstrip(".")
+    return re.split(r"(?<!et al)\. ", text)[0].rstrip(".")
 
 
 def table(title: str, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -95,6 +95,11 @@ class Ablation(Spec):
         are. Anchors keep their layout positions.
         """
 
+    def middle(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
+        """Prefill only: fewer rows between attention and MLP of `layer`, from the stream
+        [row, channel] there; behind the layer they are gone.
+        """
+
     def bypass(self, session: Session, state: dict, layer: int, x: Tensor) -> np.ndarray | None:
         """Prefill only: numbers of the rows that go through `layer`; the others pass it by in
         the residual stream and leave no key in it.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from probe.models.video_model import VideoModel
 
 ROLE = "summary"
+READS = ("both", "key", "value")
+ROWS = 64  # rows of attention weights at once
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Carrier(Ablation):
             its frame by attention alone.
         stream: the order of a stream: tokens of a frame are seen by their own frame and by its
             carrier only; later frames and the text see the carriers.
+        reads: what later tokens read of a carrier: its "both" key and value; its "key" (its value
+            is 0: it takes attention and gives nothing); its "value" (its key is 0: it is scored
+            0 by every query).
     """
 
     place: ClassVar[str] = "tokens before the language model"
@@ -45,9 +50,12 @@ class Carrier(Ablation):
     position: str = "share"
     embedding: str = "mean"
     stream: bool = False
+    reads: str = "both"
 
     def listens(self, event: str) -> bool:
-        return super().listens(event) and (event != "edit" or self.stream)
+        if event == "edit":
+            return self.stream or self.reads == "value"
+        return super().listens(event) and (event != "head_outputs" or self.reads == "key")
 
     def prepare(self, model: VideoModel, x: Example) -> Example:
         """The example with a carrier behind the last token of each frame."""
@@ -65,6 +73,8 @@ class Carrier(Ablation):
             raise ProbeError(f'{self.kind}: position={self.position!r}; write "share", "reindex"')
         if self.embedding not in ("mean", "token"):
             raise ProbeError(f'{self.kind}: embedding={self.embedding!r}; write "mean", "token"')
+        if self.reads not in READS:
+            raise ProbeError(f"{self.kind}: reads={self.reads!r}; there are {', '.join(READS)}")
         ids = x.inputs.get("position_ids")
         if self.position == "reindex" and ids is not None and ids.dim() == 3:
             raise ProbeError(
@@ -96,16 +106,34 @@ class Carrier(Ablation):
         return changed
 
     def edit(self, session: Session, state: dict, call: AttentionCall) -> None:
-        """Nothing behind its carrier sees a frame."""
+        """Nothing behind its carrier sees a frame; keys of carriers are 0."""
+        carriers = state["carriers"]
+        rows = call.index(call.positions[call.positions > carriers[0]])
+        if self.reads == "value" and len(columns := call.key_index(carriers)) and len(rows):
+            query, key = call.query[:, rows], torch.zeros_like(call.key[:, columns])
+            call._edit("scored", rows, columns, query, key)
         if not self.stream:
             return
         until = np.full(len(session.layout), len(session.layout))
-        for carrier, frame in zip(state["carriers"], state["frames"], strict=True):
+        for carrier, frame in zip(carriers, state["frames"], strict=True):
             until[frame] = carrier
         keys = torch.as_tensor(until[call.key_positions], device=call.key.device)
         own = torch.as_tensor(call.positions, device=call.key.device)
-        rows = call.index(call.positions[call.positions > state["carriers"][0]])
         call.hide(rows, lambda some: own[some][:, None] > keys[None])
+
+    def head_outputs(
+        self, session: Session, state: dict, call: AttentionCall, y: Tensor
+    ) -> Tensor | None:
+        """The heads' output without the values of carriers."""
+        columns = call.key_index(state["carriers"])
+        if self.reads != "key" or not len(columns):
+            return None
+        y, value = y.clone(), call.value[:, columns].float()
+        value = value.repeat_interleave(call.group_size, 0)
+        for rows in call.index(call.positions[call.positions > state["carriers"][0]]).split(ROWS):
+            given = call.scores(rows).softmax(-1)[:, :, columns] @ value
+            y[rows] -= given.transpose(0, 1).to(y.dtype)
+        return y
 
     def finish(self, session: Session, state: dict) -> None:
         """Carriers stood for some token."""

@@ -74,7 +74,7 @@ class Contrast(Ablation):
 
     def start(self, session: Session) -> dict | None:
         """Neutral without a clip, and with alpha=0 and beta=0."""
-        self.against_what()
+        ablations = self.against_what()
         if not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
             raise ProbeError(f"{self.kind}: alpha={self.alpha}; it is a number, 1 in VCD")
         if not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
@@ -83,6 +83,8 @@ class Contrast(Ablation):
             raise ProbeError(f"{self.kind}: amount={self.amount}; it is 1 to {DIFFUSION} steps")
         if not session.layout.clips or (not session.force and self.alpha == 0 == self.beta):
             return None
+        if ablations:  # what is wrong with them is said before anything runs
+            type(session)(session.model, session.example, (), ablations, session.layout)
         return {"differs": False, "cut": 0}
 
     def contradicts(self, other: Ablation) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from probe.ablate.base import Ablation
+from probe.ablate.rope_ids import frame_of
 from probe.errors import ProbeError
 from probe.models.selection import Edges
 from probe.spec import Layers, resolve_layers
@@ -78,11 +80,16 @@ class EdgeAblation(Ablation):
                 state["fired"].add(number)
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
-        """The first layer, and the first row that sees a source."""
-        first = [
-            int(destination[destination >= source[0]][0]) for source, destination in state["edges"]
-        ]
-        return state["layers"][0], min(first, default=len(session.layout))
+        """The first layer, and the first row that may see a source: where a mask shows whole
+        frames, a row of the frame of the first one.
+        """
+        frame, first = frame_of(session.layout), [len(session.layout)]
+        for source, destination in state["edges"]:
+            start = int(source[0])
+            if frame[start] >= 0:
+                start = int(np.flatnonzero(frame == frame[start])[0])
+            first += destination[destination >= start][:1].tolist()
+        return state["layers"][0], min(first)
 
     def finish(self, session: Session, state: dict) -> None:
         """Every edge met a token in some layer, and its scores changed there."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_tokens(
-    values: Sequence[Float[np.ndarray, "patch ..."]],
+    values: Sequence[Float[np.ndarray, "_ ..."]],
     forwards: Sequence[VisionTokens],
     labels: Sequence[str],
     layout: Layout,

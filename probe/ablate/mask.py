@@ -89,14 +89,20 @@ class Mask(Ablation):
                 f"{self}: the visual tokens of {session.model.name} have no place in the frame; "
                 'use shape="window"'
             )
-        state = {"layers": layers, "shape": self._shape(at), "fired": False}
-        state["text"] = chosen
-        state["rows"] = self._rows(at)
+        rows = self._rows(at)
         positions = torch.arange(len(layout), device=at.frame.device)
-        found = _first(state["shape"], positions[state["rows"]], positions, _causal)
-        state["first"] = len(layout) if found is None else int(found)
-        state["neutral"] = found is None
-        return None if found is None and not session.force else state
+        found = _first(self._shape(at), positions[rows], positions, _causal)
+        if found is None and not session.force:
+            return None
+        return {
+            "layers": layers,
+            "places": at,
+            "text": chosen,
+            "rows": rows,
+            "first": len(layout) if found is None else int(found),
+            "neutral": found is None,
+            "fired": False,
+        }
 
     def edit(self, session: Session, state: dict, call: AttentionCall) -> None:
         """Hide and show edges; the first row that changes proves that it happened."""
@@ -107,15 +113,16 @@ class Mask(Ablation):
             return
         own = torch.as_tensor(call.positions, device=rows.device)
         keys = torch.as_tensor(call.key_positions, device=rows.device)[None]
+        shape = self._shape(state["places"].on(rows.device))
 
         def part(number: int) -> Any:
-            return lambda some: state["shape"](own[some][:, None], keys)[number]
+            return lambda some: shape(own[some][:, None], keys)[number]
 
         row = None
         if not state["fired"]:
-            row = _first(state["shape"], own[rows], keys[0], _unseen(call, rows))
+            row = _first(shape, own[rows], keys[0], _unseen(call, rows))
         before = None if row is None else call.unedited.scores(rows[own[rows] == row])
-        hidden, shown = state["shape"](own[rows[:1]][:, None], keys)
+        hidden, shown = shape(own[rows[:1]][:, None], keys)
         if hidden is not None:
             call.hide(rows, part(0))
         if shown is not None:
@@ -123,7 +130,7 @@ class Mask(Ablation):
         if row is not None and before is not None:
             after = call.scores(rows[own[rows] == row])
             had, has = (each.softmax(-1).nan_to_num()[:, 0] > 0 for each in (before, after))
-            hidden, shown = state["shape"](row[None, None], keys)
+            hidden, shown = shape(row[None, None], keys)
             lost = hidden is not None and bool(had[:, hidden[0]].any() & ~has[:, hidden[0]].any())
             won = shown is not None and bool((has & ~had)[:, shown[0]].any())
             state["fired"] = lost or won
@@ -157,8 +164,8 @@ class Mask(Ablation):
         """Some edge had weight and lost it, or got some."""
         if not state["fired"] and not state["neutral"]:
             raise ProbeError(
-                f"{self}: no attention in these layers was hidden or shown; "
-                "the ablation did not fire"
+                f"{self}: no attention in these layers was hidden or shown (the tokens are gone, "
+                "or the model's own mask is like this); the ablation did not fire"
             )
 
     def _check(self) -> None:

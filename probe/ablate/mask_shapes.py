@@ -54,6 +54,12 @@ class Places:
         parts = (frame, visual, time, row, col, group, picked)
         return cls(*(torch.as_tensor(part, device=device) for part in parts))
 
+    def on(self, device: torch.device) -> Places:
+        """The same on another device; itself where it is there."""
+        if self.frame.device == device:
+            return self
+        return Places(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
 
 def neighbour(at: Places, radius: int, frames: int, replace: bool) -> Shape:
     """A visual token sees visual tokens at most `radius` rows and columns and `frames` frames

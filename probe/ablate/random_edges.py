@@ -73,8 +73,10 @@ class RandomEdges:
 def _keys(edges: Ends, row: int, others: bool) -> np.ndarray:
     """Keys, up to a row, whose edge into it is among some; `others` leaves the row itself out."""
     parts = [
-        source[source < row + 1 - others]
+        source[: np.searchsorted(source, row, side="left" if others else "right")]
         for source, destination in edges
         if (at := np.searchsorted(destination, row)) < len(destination) and destination[at] == row
     ]
+    if len(parts) == 1:
+        return parts[0]
     return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)

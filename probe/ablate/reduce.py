@@ -12,7 +12,7 @@ from probe.ablate import vision_sites
 from probe.ablate.base import Ablation
 from probe.ablate.encoder_readings import Readings, reads_encoder
 from probe.ablate.recipe import recipe
-from probe.ablate.reduction.build import Step, weights
+from probe.ablate.reduction.build import Step, build, weights
 from probe.ablate.reduction.bypass import Bypass
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.parts import Budget, Pooling, Rest, Score, Segment, Select, Split
@@ -23,7 +23,7 @@ from probe.ablate.reduction.select import TopK
 from probe.ablate.reduction.weights import Weights
 from probe.ablate.renumber import POLICIES, renumber
 from probe.ablate.scores import LastQuery
-from probe.ablate.sites import Layer, Site
+from probe.ablate.sites import Layer, Mid, Site, Vision, VisionOut
 from probe.errors import ProbeError
 from probe.models.selection import NoClip, Selection
 from probe.spec import resolve_layers
@@ -78,7 +78,7 @@ class Reduce(Ablation):
 
     @property
     def acts(self) -> str:
-        if not isinstance(self.at, Layer):
+        if isinstance(self.at, Vision | VisionOut):
             return "vision encoder"
         before = isinstance(self.at, Layer) and self.at.k == 0
         return "tokens before the language model" if before else self.place
@@ -100,7 +100,9 @@ class Reduce(Ablation):
         if event == "attention":
             return "attention" in reads
         if event == "vision_tokens":
-            return not isinstance(self.at, Layer)
+            return isinstance(self.at, Vision | VisionOut)
+        if event == "middle":
+            return isinstance(self.at, Mid)
         if event == "vision_attention":
             return reads_encoder(self.leaves)
         if event == "bypass":
@@ -120,6 +122,8 @@ class Reduce(Ablation):
         k, where = 0, None
         if isinstance(self.at, Layer):
             k = resolve_layers(self.at.k, session.model.n_layers, self.kind)[0]
+        elif isinstance(self.at, Mid):  # of the last layer there is nothing left to shorten
+            k = resolve_layers(self.at.k, session.model.n_layers - 1, self.kind)[0] + 1
         else:
             where = vision_sites.place(session, self.at, self.kind)
         last = {session.layout.last, *session.layout.readout.tolist()}
@@ -150,7 +154,7 @@ class Reduce(Ablation):
     def _check(self) -> None:
         if not isinstance(self.at, Site) or not isinstance(self.score, Score | None):
             raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
-        if not isinstance(self.at, Layer) and self.of != "video":
+        if isinstance(self.at, Vision | VisionOut) and self.of != "video":
             raise ProbeError(
                 f'{self.kind}: of="{self.of}" names tokens of the prompt, and {self.at} is before '
                 "it; use at=tokens()"
@@ -184,9 +188,10 @@ class Reduce(Ablation):
         return budget.expected([candidates])
 
     def effect(self, lengths: Lengths) -> Lengths | None:
-        if not isinstance(self.at, Layer):
+        if not isinstance(self.at, Layer | Mid):
             return None
-        sizes = self.segment.sizes(lengths.frames, lengths.entering(self.at.k))
+        k = self.at.k + isinstance(self.at, Mid)
+        sizes = self.segment.sizes(lengths.frames, lengths.entering(k))
         budget = self.steps[0].allowance()
         if sizes is None or budget is None or self.split or self.pool or self.then:
             return None
@@ -194,8 +199,8 @@ class Reduce(Ablation):
         if kept is None:
             return None
         if isinstance(self.rest, Bypass):
-            return lengths.only(self.at.k, kept)
-        shorter = lengths.after(self.at.k, kept)
+            return lengths.only(k, kept)
+        shorter = lengths.after(k, kept)
         return shorter.retroactive(kept) if self.cache == "retroactive" else shorter
 
     # -- in the run ------------------------------------------------------------------------
@@ -217,7 +222,7 @@ class Reduce(Ablation):
     def reduce(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
         if layer <= state["k"]:
             state["readings"].entering(session, layer, x)
-        if layer != state["k"] or isinstance(self.rest, Bypass):
+        if layer != state["k"] or isinstance(self.rest, Bypass) or isinstance(self.at, Mid):
             return None
         rows = session.positions[layer]
         if state["where"] is not None:
@@ -231,20 +236,34 @@ class Reduce(Ablation):
             renumber(session, layer, self.position, rows, full)
         return full
 
+    def middle(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
+        if layer != state["k"] - 1:
+            return None
+        rows = session.positions[layer]
+        full = self._at_layer(session, state, layer + 1, x, rows)
+        session.reductions.append(state["done"])
+        if self.position != "keep" and not full.is_identity:
+            renumber(session, layer + 1, self.position, rows, full)
+        return full
+
     def _at_layer(
         self, session: Session, state: dict, layer: int, x: Tensor, rows: np.ndarray
     ) -> Weights:
         """Weights over all rows that enter the layer."""
         inside = np.flatnonzero(np.isin(rows, state["candidates"]))
-        w = weights(self.steps, self._candidates(session, state, x, rows, inside), self.order)
+        c = self._candidates(session, state, x, rows, inside)
+        w, segment, piece = build(self.steps, c, self.order)
         state["done"] = Reduction(str(self), layer, w, rows[inside], rows[inside][w.anchor])
+        known = session.flow.rows
+        known.segment[rows[inside][w.anchor]] = segment
+        known.piece[rows[inside][w.anchor]] = piece
         if w.is_identity:
             return Weights.selection(np.arange(len(rows)), len(rows))
         # In another order than the sequence's, outputs take the places that are left in turn.
         w = replace(w, anchor=np.sort(w.anchor))
         others = np.setdiff1d(np.arange(len(rows)), inside)
         full = Weights.stack([w.within(inside, len(rows)), Weights.selection(others, len(rows))])
-        session.flow.rows.mass[rows[inside][w.anchor]] = w.mass
+        known.mass[rows[inside][w.anchor]] = w.mass
         return full.raster()
 
     def _candidates(
@@ -261,6 +280,8 @@ class Reduce(Ablation):
             col=layout.col[there],
             position=there,
             mass=session.flow.rows.mass[there],
+            segment=session.flow.rows.segment[there],
+            piece=session.flow.rows.piece[there],
             total=len(state["candidates"]),
             spent=tuple(int(np.isin(p, state["candidates"]).sum()) for p in present),
             readings=state["readings"].values(there),
@@ -284,7 +305,8 @@ class Reduce(Ablation):
         return {n: np.setdiff1d(session.present[n], gone) for n in range(state["k"])}
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
-        return min([state["k"], *state["readings"].layers.values()]), 0
+        first = state["k"] - isinstance(self.at, Mid)
+        return min([first, *state["readings"].layers.values()]), 0
 
     def finish(self, session: Session, state: dict) -> None:
         done = state["done"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 OPERATORS = {
     "Carrier": "carrier",
     "Contrast": "contrast",
+    "Encoder": "encoder",
     "SelectFrames": "frame_selection",
     "Frames": "frames",
     "Interleave": "frames",
@@ -24,6 +25,10 @@ OPERATORS = {
     "Thumbnail": "thumbnail",
 }
 RECIPES = {
+    "dart": "recipes.attention_pruning",
+    "mustdrop": "recipes.attention_pruning",
+    "pyramiddrop": "recipes.attention_pruning",
+    "sparsevlm": "recipes.attention_pruning",
     "damro": "recipes.decode",
     "dycoke_cache": "recipes.decode",
     "livevlm": "recipes.decode",
@@ -31,7 +36,13 @@ RECIPES = {
     "text_kv": "recipes.decode",
     "vcd": "recipes.decode",
     "videoscan": "recipes.decode",
+    "divprune": "recipes.diversity",
+    "unicomp": "recipes.diversity",
+    "vidcom2": "recipes.diversity",
+    "vispruner": "recipes.diversity",
+    "intp": "recipes.frames",
     "quota": "recipes.frames",
+    "st_llm": "recipes.frames",
     "temple": "recipes.frames",
     "ts_llava": "recipes.frames",
     "tstar": "recipes.frames",
@@ -42,6 +53,14 @@ RECIPES = {
     "edvt": "recipes.rotary",
     "intp_rope": "recipes.rotary",
     "tc_llava": "recipes.rotary",
+    "dycoke": "recipes.time_pruning",
+    "earlytom": "recipes.time_pruning",
+    "fastvid": "recipes.time_pruning",
+    "prunevid": "recipes.time_pruning",
+    "framefusion": "recipes.token_merging",
+    "prumerge": "recipes.token_merging",
+    "tome": "recipes.token_merging",
+    "visionzip": "recipes.token_merging",
     "fastv": "reduce",
 }
 PARTS = {

@@ -167,7 +167,7 @@ class Rope(Ablation):
         """Tables of this forward's rows; made once for all layers with the same ids and kind."""
         module, more = rotary.rotary_module(session.model, layer)
         numbers = session.flow.rows.numbers[layer]
-        key = (session.step, id(module), *more.values(), id(numbers))
+        key = (session.step, id(module), *more.values(), id(numbers), like[0].device)
         if key not in state["made"]:
             every = self._new(session, state, session.flow.ids(layer))
             ids = every[..., rows.to(every.device)]

@@ -72,7 +72,7 @@ class Stored:
     """
 
     def __init__(self, run: Any, session: Session, site: str, owner: str) -> None:
-        self.name, self.owner, self.site = _name(run, owner), owner, site
+        self.name, self.owner, self.site = _name(run), owner, site
         self.candidates = [array for array in _arrays(run, owner) if _site(array.attrs) == site]
         if not self.candidates:
             raise ProbeError(
@@ -193,7 +193,7 @@ def _capture(site: str) -> str:
     return f'Activations("{site}", positions="all")'
 
 
-def _name(run: Any, owner: str) -> str:
+def _name(run: Any) -> str:
     return "the run" if isinstance(run, Held) else str(run)
 
 

@@ -88,7 +88,6 @@ def controls(recipe: Any) -> dict[str, Any]:
     Raises:
         ProbeError: nothing in it has a component that can be swapped.
     """
-    from probe.ablate.reduction.budget import Equal
     from probe.ablate.reduction.rest import Drop
     from probe.ablate.reduction.segment import Fixed
     from probe.ablate.scores import Random, Uniform
@@ -98,7 +97,7 @@ def controls(recipe: Any) -> dict[str, Any]:
         "score=Uniform()": ("score", lambda old: Uniform()),
         "segment=Fixed(4)": ("segment", lambda old: Fixed(4)),
         "rest=Drop()": ("rest", lambda old: Drop()),
-        "budget=Equal()": ("budget", lambda old: Equal(old.keep)),
+        "budget=Equal()": ("budget", _equal),
     }
     found = {}
     for name, (field, make) in swaps.items():
@@ -108,6 +107,14 @@ def controls(recipe: Any) -> dict[str, Any]:
     if not found:
         raise ProbeError("controls: there is no reduction with a component to swap in it")
     return found
+
+
+def _equal(old: Any) -> Any:
+    from probe.ablate.reduction.budget import Equal
+
+    return Equal(
+        old.keep, rounding=getattr(old, "rounding", "floor"), least=getattr(old, "least", 0)
+    )
 
 
 def _everywhere(where: Any, field: str, make: Callable[[Any], Any]) -> Any:

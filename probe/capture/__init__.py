@@ -17,6 +17,7 @@ _MODULES = {
     "GradientTimesInput": "gradient",
     "AttributionPatching": "gradient",
     "SparseFeatures": "sae",
+    "KeysValues": "keys_values",
     "VisionAttention": "vision_attention",
     "VisionEntropy": "vision_entropy",
     "VisionFrameMass": "vision_frame_mass",

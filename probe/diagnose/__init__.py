@@ -3,6 +3,7 @@
 from probe.diagnose.hallucination import counterfactuals, influence
 from probe.diagnose.items import counterfactuals_over, existence, redundancy_over
 from probe.diagnose.margin import Margin, margin
+from probe.diagnose.patching import patching
 from probe.diagnose.redundancy import droppable_from, redundancy
 from probe.diagnose.similarity import FrameSimilarity
 
@@ -15,6 +16,7 @@ __all__ = [
     "existence",
     "influence",
     "margin",
+    "patching",
     "redundancy",
     "redundancy_over",
 ]

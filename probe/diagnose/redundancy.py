@@ -18,6 +18,7 @@ from probe.errors import ProbeError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probe.engine.result import Run
     from probe.models.encode import Example
     from probe.models.video_model import VideoModel
 
@@ -69,7 +70,7 @@ def redundancy(
         "attention_to_video": pd.DataFrame({"layer": layers, "mass": mass}),
         "frame_similarity": pd.DataFrame({"layer": layers, "similarity": similarity}),
         "kept": _kept(model, x, follow, full, keep, at, seeds, progress),
-        "drop_from_layer": _dropped(model, x, follow, full, progress),
+        "drop_from_layer": _dropped(model, x, follow, progress),
     }
 
 
@@ -83,24 +84,32 @@ def _kept(model, x, follow, full, keep, at, seeds, progress) -> pd.DataFrame:
         "uniform": [Uniform()],
         "random": [Random(seed) for seed in range(seeds)],
     }
+    every = [
+        (name, fraction, Reduce(at=Layer(at), score=score, keep=fraction))
+        for name, variants in scores.items()
+        for fraction in keep
+        for score in variants
+    ]
+    video = x.layout.select("video")
+
+    def read(run: Run) -> dict[str, float]:
+        return {"margin": follow.of(run), "tokens": int(run.kept.values[-1][video].sum())}
+
+    swept = model.sweep(x, [one for _, _, one in every], read, progress=progress).iloc[1:]
     rows = []
     for name, variants in scores.items():
         untouched = follow.of(full)
         rows.append((name, 1.0, count, untouched, untouched, untouched, full.tokens[0]))
         for fraction in keep:
-            runs = [
-                model.run(x, ablate=[Reduce(at=Layer(at), score=score, keep=fraction)])
-                for score in variants
-            ]
-            progress()
-            margins = [follow.of(run) for run in runs]
-            answers = [run.tokens[0] for run in runs]
-            tokens = int(runs[0].kept.values[-1][x.layout.select("video")].sum())
+            mine = [n == name and f == fraction for n, f, _ in every]
+            found = swept[mine]
+            margins, answers = found["margin"].tolist(), found["answer"].tolist()
+            assert len(margins) == len(variants)
             rows.append(
                 (
                     name,
                     fraction,
-                    tokens,
+                    int(found["tokens"].iloc[0]),
                     float(np.mean(margins)),
                     min(margins),
                     max(margins),
@@ -111,16 +120,15 @@ def _kept(model, x, follow, full, keep, at, seeds, progress) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def _dropped(model, x, follow, full, progress) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = []
-    for layer in range(model.n_layers):
-        run = model.run(x, ablate=[Reduce(at=Layer(layer), score=Uniform(), keep_tokens=0)])
-        rows.append((layer, follow.of(run), run.tokens[0]))
-        progress()
-    rows.append((model.n_layers, follow.of(full), full.tokens[0]))
-    return pd.DataFrame(rows, columns=["layer", "margin", "answer"])
+def _dropped(model, x, follow, progress) -> pd.DataFrame:
+    every = [
+        Reduce(at=Layer(layer), score=Uniform(), keep_tokens=0) for layer in range(model.n_layers)
+    ]
+    swept = model.sweep(x, every, follow, progress=progress)
+    table = swept[["value", "answer"]].rename(columns={"value": "margin"})
+    table = table.iloc[[*range(1, len(table)), 0]].reset_index(drop=True)
+    table.insert(0, "layer", np.arange(model.n_layers + 1))
+    return table
 
 
 def droppable_from(table: pd.DataFrame, blind: float, share: float = 0.95) -> int:

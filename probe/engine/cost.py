@@ -14,6 +14,7 @@ from probe.engine.cost_counts import (
     layer_macs,
     layer_macs_fastv,
     prefill_macs,
+    tower_layer_macs,
     tower_macs,
 )
 from probe.engine.cost_lengths import lengths_of, patches_of
@@ -125,6 +126,9 @@ def cost(model: VideoModel, x: Example, session: Session) -> Cost:
         None if tower is None or patches is None else tower_macs(tower, patches)
         for patches in (patches_of(x.inputs, tower), full.patches)
     ]
+    shapes = getattr(session.edits, "shapes", ())  # of a tower that lost tokens on its way
+    if shapes and tower is not None:
+        vision[0] = sum(tower_layer_macs(tower, frames, count) for frames, count in shapes)
     return Cost(
         length=tuple(keys[0]),
         kv_length=tuple(keys[-1]),

@@ -126,8 +126,6 @@ def tower_macs(tower: TowerShape, patches: Patches) -> int:
         tower: its shape.
         patches: grids that it works on, each (frames, rows, columns); frames do not see another.
     """
-    width, matrices = tower.width, 3 if tower.gated else 2
-    linear = 4 * width * width + matrices * width * tower.mlp
     total = 0
     for frames, rows, cols in patches:
         tokens = rows * cols + tower.prefix
@@ -136,9 +134,22 @@ def tower_macs(tower: TowerShape, patches: Patches) -> int:
         limited = sum((high * wide) ** 2 for high in windows for wide in across)
         for layer in range(tower.layers):
             whole = not tower.window or layer in tower.whole
-            pairs = tokens**2 if whole else limited
-            total += frames * (tokens * linear + 2 * pairs * width)
+            total += tower_layer_macs(tower, frames, tokens, None if whole else limited)
     return total
+
+
+def tower_layer_macs(tower: TowerShape, frames: int, tokens: int, pairs: int | None = None) -> int:
+    """True multiply-accumulates of one layer of a vision tower.
+
+    Args:
+        tower: its shape.
+        frames: that do not see another.
+        tokens: of each frame.
+        pairs: queries and keys that meet in a frame; all by default.
+    """
+    linear = 4 * tower.width**2 + (3 if tower.gated else 2) * tower.width * tower.mlp
+    met = tokens**2 if pairs is None else pairs
+    return frames * (tokens * linear + 2 * met * tower.width)
 
 
 def _true(shape: Shape, rows: Sequence[int], keys: Sequence[int]) -> int:

@@ -70,8 +70,8 @@ class Lengths:
         return sum(self.visual) / len(self.visual)
 
     def entering(self, layer: int) -> int:
-        """Visual tokens that enter a layer: after a bypass, all that came to it."""
-        return max(self.visual[layer:])
+        """Visual tokens that enter a layer: where some pass it by, all that came to it."""
+        return max(self.visual[self._number(layer) :])
 
     def after(self, layer: int, visual: int, frames: Sequence[int] | None = None) -> Lengths:
         """From a layer on only this many visual tokens.
@@ -81,6 +81,7 @@ class Lengths:
             visual: how many are left.
             frames: how many of each frame are left, where that is known.
         """
+        layer = self._number(layer)
         return replace(
             self,
             visual=self.visual[:layer] + tuple(min(n, visual) for n in self.visual[layer:]),
@@ -92,6 +93,7 @@ class Lengths:
         """Only this many visual tokens go through one layer and leave a key in it; the others
         pass it by.
         """
+        layer = self._number(layer)
         return replace(
             self,
             visual=(*self.visual[:layer], visual, *self.visual[layer + 1 :]),
@@ -105,6 +107,13 @@ class Lengths:
         where = range(len(self.cached)) if layers is None else layers
         cached = [min(n, visual) if k in where else n for k, n in enumerate(self.cached)]
         return replace(self, cached=tuple(cached))
+
+    def _number(self, layer: int) -> int:
+        """A layer counted from 0; negative ones count from the end."""
+        layers = len(self.visual)
+        if not -layers <= layer < layers:
+            raise ProbeError(f"layer {layer} does not exist; there are layers 0 to {layers - 1}")
+        return layer % layers
 
 
 def lengths(stages: Sequence[tuple[int, int]], layers: int, visual: int, text: int = 0) -> Lengths:

@@ -110,14 +110,11 @@ def predict(
     Raises:
         ProbeError: an ablation whose token count depends on the data, or one that does not fit.
     """
-    shape = (
-        model
-        if isinstance(model, Shape)
-        else Shape.of(model.hf.config if hasattr(model, "hf") else model)
-    )
-    full = _lengths(shape, x)
-    found = full
-    for one in _ablations(ablate):
+    config = getattr(getattr(model, "hf", None), "config", model)
+    shape = model if isinstance(model, Shape) else Shape.of(config)
+    full, ablations = _lengths(shape, x), _ablations(ablate)
+    found = _lengths(shape, _prepared(model, x, ablations))
+    for one in ablations:
         after = one.effect(found)
         if after is None:
             raise ProbeError(
@@ -125,6 +122,17 @@ def predict(
             )
         found = after
     return Prediction(shape, found, full)
+
+
+def _prepared(model: Any, x: Any, ablations: list) -> Any:
+    from probe.ablate.compose import prepared
+
+    first = next((one for one in ablations if one.listens("prepare")), None)
+    if first is None:
+        return x
+    if not hasattr(model, "hf") or not hasattr(x, "layout"):
+        raise ProbeError(f"{first}: it changes the prompt itself; give the model and an example")
+    return prepared(model, x, ablations)
 
 
 def _lengths(shape: Shape, x: Any) -> Lengths:

@@ -18,10 +18,11 @@ from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
+    from probe.engine.middle import Middle
     from probe.engine.reuse import Clean
     from probe.engine.session import Session
 
-CHANGES_LENGTH = ("reduce", "bypass", "evict")
+CHANGES_LENGTH = ("reduce", "middle", "bypass", "evict")
 
 
 class Flow:
@@ -39,6 +40,7 @@ class Flow:
         self.rows = Rows(session.model.n_layers, len(session.layout))
         self.rotary, self.deepstack = Rotary(), Deepstack()
         self.peeking = False
+        self.middles: dict[int, Middle] = {}
         self.record: Clean | None = None
         self._resumed = False
         self._entering: tuple[Any, tuple, dict] | None = None
@@ -132,6 +134,8 @@ class Flow:
             kwargs = shorten(kwargs, rows.first, rows.positions[layer], rows.present[layer])
         if session.anyone("residual"):
             x = session.change("residual", x[0], layer)[None]
+        if layer in self.middles:
+            self.middles[layer].enter(x)
         session.trace("residual", layer, x)
         session.tell("residual", layer, x[0])
         return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
@@ -193,6 +197,10 @@ class Flow:
         """
         x = changed = output[0] if isinstance(output, tuple) else output
         rows = self.rows.positions[layer]
+        if layer in self.middles:
+            shorter = self.middles[layer].leave(x)
+            if shorter is not None:
+                changed, rows = shorter, self.rows.positions[layer + 1]
         if layer in self._passed:
             whole, rows, index = self._passed.pop(layer)
             changed = whole.clone()

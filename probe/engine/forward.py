@@ -121,6 +121,7 @@ def meta(model: VideoModel, x: Example, captures: Sequence, ablations: Sequence)
         "answer": x.answer,
         "options": list(x.options),
         "frames": 0 if x.clip is None else len(x.clip),
+        "length": len(x.layout),
         "captures": [capture.to_json() for capture in captures],
         "ablations": [ablation.to_json() for ablation in ablations],
         "ablated": label(ablations),

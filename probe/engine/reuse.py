@@ -29,6 +29,7 @@ class Clean:
         arguments: by layer, its other arguments.
         keys, values: per layer, [1, kv_head, key, channel]; None where they were not wanted.
         deepstack: vision features that are added after early layers.
+        logits: [readout, vocab].
     """
 
     wanted: Collection[int]
@@ -37,6 +38,7 @@ class Clean:
     keys: list[Tensor] | None = None
     values: list[Tensor] | None = None
     deepstack: Deepstack = field(default_factory=Deepstack)
+    logits: Tensor | None = None
 
     def enter(self, layer: int, x: Tensor, kwargs: dict) -> None:
         """The stream enters a layer of the untouched run."""
@@ -86,6 +88,9 @@ def resume(
     """
     model, flow = session.model, session.flow
     flow.resume(clean, layer, row)
+    if layer == model.n_layers:
+        assert clean.logits is not None
+        return clean.logits
     x = clean.entering[layer][:, row:]
     for number in range(layer, model.n_layers):
         kwargs = clean.arguments[number]

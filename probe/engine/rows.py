@@ -20,6 +20,7 @@ class Rows:
         positions: per layer, the rows of this forward.
         present: per layer, the keys in it: rows of all forwards that are still there.
         mass: [position], how many original tokens each stands for.
+        segment, piece: [position], those that the last reduction put each token in.
         ids: position ids [axis.., 1, row] of the rows of this forward, as the model got them.
         numbers: per layer, position ids [axis.., 1, position] that a reduction gave anew; None
             where the model's own hold.
@@ -28,6 +29,7 @@ class Rows:
     def __init__(self, layers: int, length: int) -> None:
         self.layers, self.step, self.count = layers, -1, 0
         self.mass = np.ones(length)
+        self.segment, self.piece = np.zeros((2, length), np.int64)
         self.first = np.zeros(0, np.int64)
         self.positions: list[np.ndarray] = []
         self.present = [np.zeros(0, np.int64)] * layers
@@ -40,7 +42,7 @@ class Rows:
             self.step, self.count = -1, 0
             self.present = [np.zeros(0, np.int64)] * self.layers
             self.numbers = [None] * self.layers
-            self.mass[:] = 1
+            self.mass[:], self.segment[:], self.piece[:] = 1, 0, 0
         self.step += 1
         self.first = np.arange(self.count, self.count + count)
         self.count += count

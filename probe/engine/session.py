@@ -18,6 +18,7 @@ from probe.engine.attend import attend
 from probe.engine.attributes import Attributes
 from probe.engine.cost_meter import Meter
 from probe.engine.flow import Flow
+from probe.engine.middle import Middle
 from probe.engine.vision_edit import vision_edit
 from probe.errors import ProbeError
 
@@ -142,6 +143,9 @@ class Session:
             if self.force or self.anyone("attention", "edit", "head_outputs"):
                 self._own[attention] = seam.install(attention)
                 self._numbers[attention] = number
+            if self.anyone("middle"):
+                self.flow.middles[number] = Middle(self, number)
+                undo.extend(self.flow.middles[number].hooks())
             enter = hooks.numbered(self.flow.enter, number)
             undo.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
             undo.append(layer.register_forward_hook(hooks.after(self.flow.leave, number)))

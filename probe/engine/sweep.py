@@ -65,8 +65,8 @@ def runs(model: VideoModel, x: Example, lists: Sequence[list[Ablation]]) -> Any:
         A Run equal to `model.run(x, ablate=...)` to rounding, one after the other.
     """
     begins = [_begins(model, x, one) for one in lists]
-    wanted = {layer for _, layer, _ in begins if layer is not None}
-    suffix = any(row for _, layer, row in begins if layer is not None)
+    wanted = {layer for _, layer, _ in begins if layer is not None}  # n_layers: nothing changes
+    suffix = any(row for _, layer, row in begins if layer is not None and layer < model.n_layers)
     clean = _clean(model, x, wanted, suffix) if wanted else None
     caches: dict[int, Any] = {}
     for ablations, (session, layer, row) in zip(lists, begins, strict=True):
@@ -94,7 +94,7 @@ def _begins(
     active = session.ablations
     if any(implements(one, event) for one, _ in active for event in WHOLE):
         return None, None, 0
-    found = [one.affects(session, state) for one, state in active] or [(model.n_layers - 1, first)]
+    found = [one.affects(session, state) for one, state in active] or [(model.n_layers, first)]
     layer = min(layer for layer, _ in found)
     row = min(row for _, row in found)
     return session, layer, min(row, first)
@@ -117,7 +117,7 @@ def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Cle
     with Session(model, x) as again, torch.no_grad():
         logits = resume(again, record, last, 0, {})
     given = out.logits[0]
-    given = given if len(given) == len(readout) else given[readout]
+    record.logits = given = given if len(given) == len(readout) else given[readout]
     same = torch.allclose(logits.float(), given.float(), rtol=0, atol=1e-4)
     whole = record.keys is None or all(k.shape[2] == len(x.layout) for k in record.keys)
     return record if same and whole else None

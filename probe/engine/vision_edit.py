@@ -128,18 +128,18 @@ class VisionEdit:
         for ablation, state in self.session.ablations:
             if not implements(ablation, "vision_tokens"):
                 continue
-            flat = x.flatten(0, -2)
-            alive = np.arange(len(flat)) if self.alive is None else self.alive
-            rows = torch.as_tensor(self.tokens.order[alive], device=x.device)
-            w: Weights | None = ablation.vision_tokens(self.session, state, place, flat[rows])
-            if w is None or w.is_identity:
-                continue
             if self._order.sequence and place != "out":
                 raise ProbeError(
                     f"{ablation}: the vision tower of {self.session.model.name} takes all frames "
                     "as one sequence, whose tokens cannot be taken out between its layers; use "
                     "at=tokens()"
                 )
+            flat = x.flatten(0, -2)
+            alive = np.arange(len(flat)) if self.alive is None else self.alive
+            rows = torch.as_tensor(self.tokens.order[alive], device=x.device)
+            w: Weights | None = ablation.vision_tokens(self.session, state, place, flat[rows])
+            if w is None or w.is_identity:
+                continue
             self.alive = alive[w.anchor]
             if not w.is_selection:
                 flat = flat.clone()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from probe.errors import ProbeError
 from probe.models import processing
 from probe.models import prompt as prompts
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from probe.models.family import Family
 
+Shown = Clip | Sequence[Clip | Picture]  # what stands in place of a clip
+
 
 @dataclass(frozen=True)
 class Example:
@@ -30,7 +34,8 @@ class Example:
         inputs: what the transformers model is called with; includes `position_ids`, [1, token]
             or [3, 1, token] for rotary positions with three axes.
         layout: what each position is.
-        turns: the conversation: texts, clips and pictures as given.
+        turns: the conversation: texts, clips and pictures as given, the options behind the last
+            text.
         question, answer, options: as given.
         prompt: the text after the chat template, placeholders not expanded.
     """
@@ -52,6 +57,32 @@ class Example:
     def clip(self) -> Clip | None:
         """The first clip, or None."""
         return self.clips[0] if self.clips else None
+
+    def again(self, model: Any, clips: Sequence[Shown]) -> Example:
+        """The same conversation, options and answer with other clips, encoded as `encode` does.
+
+        The tokens of the answer are the same ids, whatever the tokenizer would make of its text.
+
+        Args:
+            model: the model that encoded this.
+            clips: what is shown in place of each clip, in their order: a clip, or several clips
+                and pictures one after another.
+
+        Raises:
+            ProbeError: not one entry for each clip, or what `encode` refuses.
+        """
+        if len(clips) != len(self.clips):
+            raise ProbeError(
+                f"again: {len(clips)} clips for a conversation with {len(self.clips)}; give one "
+                "entry for each"
+            )
+        turns = _showing(self.turns, clips)
+        hf, processor = model.hf, model.processor
+        x, _ = _encoded(hf, processor, model.family, turns, self.question, self.options)
+        ids = self.inputs["input_ids"][0, self.layout.last + 1 :].tolist()
+        if self.answer is None or not ids:
+            return x
+        return append(x, ids, processor.tokenizer, self.answer)
 
 
 def encode(
@@ -77,14 +108,30 @@ def encode(
     question = " ".join(part for part in turns[-1].parts if isinstance(part, str)).strip()
     if not question or turns[-1].role != "user":
         raise ProbeError("the question is empty; ask something, for example --ask 'What moves?'")
+    options = tuple(options or ())
+    turns = (*turns[:-1], _with_options(turns[-1], _listed(options)))
+    x, text = _encoded(hf, processor, family, turns, question, options)
+    if answer is None:
+        return x
+    new = continuation(processor.tokenizer, text, answer)
+    if not new:
+        raise ProbeError("the answer is empty; leave answer=None to read at the prompt's end")
+    return append(x, new, processor.tokenizer, answer)
+
+
+def _encoded(
+    hf: Any,
+    processor: Any,
+    family: Family,
+    turns: tuple[Turn, ...],
+    question: str,
+    options: tuple[str, ...],
+) -> tuple[Example, str]:
+    """A conversation with its options in place, and its prompt as the processor expands it."""
     known = prompts.placeholders(processor, hf.config, family)
-    listed = [
-        f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options or ())
-    ]
-    turns = [*turns[:-1], _with_options(turns[-1], listed)]
     prompts.refuse_placeholders(known, turns)
     prompt = prompts.render(processor, family.template, turns)
-    spans = prompts.spans(processor, family.template, turns, prompt, listed)
+    spans = prompts.spans(processor, family.template, turns, prompt, _listed(options))
     clips = [part for turn in turns for part in turn.parts if isinstance(part, Clip)]
     pictures = [part for turn in turns for part in turn.parts if isinstance(part, Picture)]
     _check_frames(family, clips)
@@ -109,13 +156,7 @@ def encode(
         hf.config, family, processor, inputs, clips, pictures,
         known, expansion, spans, offsets,
     )  # fmt: skip
-    x = Example(inputs, layout, tuple(turns), question, None, tuple(options or ()), prompt)
-    if answer is None:
-        return x
-    new = continuation(processor.tokenizer, text, answer)
-    if not new:
-        raise ProbeError("the answer is empty; leave answer=None to read at the prompt's end")
-    return append(x, new, processor.tokenizer, answer)
+    return Example(inputs, layout, turns, question, None, options, prompt), text
 
 
 def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Example:
@@ -137,7 +178,8 @@ def append(x: Example, ids: Sequence[int], tokenizer: Any, answer: str) -> Examp
     longer = x.layout.extend(len(ids))
     role = longer.role.copy()
     role[count:] = "answer"
-    layout = replace(longer, tokens=x.layout.tokens + texts, role=role, readout=longer.readout[:-1])
+    readout = np.arange(x.layout.last, len(longer) - 1)
+    layout = replace(longer, tokens=x.layout.tokens + texts, role=role, readout=readout)
     return replace(x, inputs=inputs, layout=layout, answer=answer)
 
 
@@ -150,10 +192,27 @@ def continuation(tokenizer: Any, text: str, more: str) -> list[int]:
     return tokenizer(more, add_special_tokens=False)["input_ids"]
 
 
+def _listed(options: Sequence[str]) -> list[str]:
+    return [f"{chr(65 + number)}. {option}".rstrip() for number, option in enumerate(options)]
+
+
 def _with_options(turn: Turn, listed: Sequence[str]) -> Turn:
     last = max(place for place, part in enumerate(turn.parts) if isinstance(part, str))
     asked = "\n".join([str(turn.parts[last]), *listed])
     return Turn(turn.role, (*turn.parts[:last], asked, *turn.parts[last + 1 :]))
+
+
+def _showing(turns: Sequence[Turn], clips: Sequence[Shown]) -> tuple[Turn, ...]:
+    """The conversation with other visual parts in place of its clips."""
+    shown = iter(clips)
+    changed = []
+    for turn in turns:
+        parts: list[str | Clip | Picture] = []
+        for part in turn.parts:
+            new = next(shown) if isinstance(part, Clip) else part
+            parts.extend([new] if isinstance(new, str | Clip | Picture) else new)
+        changed.append(Turn(turn.role, tuple(parts)))
+    return tuple(changed)
 
 
 def _check_frames(family: Family, clips: Sequence[Clip]) -> None:

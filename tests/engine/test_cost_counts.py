@@ -177,3 +177,6 @@ def test_lengths_of_stages() -> None:
     assert found.only(1, 4).visual == (10, 4, 6, 2, 2) and found.only(1, 4).entering(1) == 6
     assert found.retroactive(2).kv == (5,) * 5 and found.retroactive(2).rows == found.rows
     assert found.retroactive(3, [0]).cached == (3, 6, 6, 2, 2)
+    assert found.after(-1, 1).visual == (10, 6, 6, 2, 1) and found.entering(-1) == 2
+    with pytest.raises(ProbeError, match="layer 5 does not exist; there are layers 0 to 4"):
+        found.after(5, 1)

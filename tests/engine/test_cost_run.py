@@ -14,7 +14,8 @@ import transformers
 
 import probe
 from probe import ProbeError
-from probe.ablate import Knockout, fastv
+from probe.ablate import Frames, Knockout, Norm, Reduce, fastv, layer
+from probe.ablate.reduction.select import Threshold
 from probe.cost import COLUMNS, Cost, Lengths, Shape, beside, predict
 from probe.engine import cost_meter
 from probe.engine.cost_meter import Meter
@@ -177,6 +178,20 @@ def test_prediction_without_weights(tiny: VideoModel) -> None:
     )
     with pytest.raises(ProbeError, match="give an example, or"):
         predict(shape, 20)
+
+
+def test_prediction_of_what_cannot_be_known(tiny: VideoModel) -> None:
+    x, fewer = example(tiny), [Frames("keep", frames=[0, 2, 3])]
+    run, stated = tiny.run(x, ablate=fewer), predict(tiny, x, fewer)
+    assert stated.lengths.visual == (12,) * 4 and stated.full.visual == (20,) * 4
+    assert (run.cost.macs, run.cost.macs_full) == (stated.macs(), stated.macs_full())
+    assert run.cost.macs_with_vision == stated.macs("with vision")
+    assert run.cost.macs_vision * 5 == run.cost.macs_vision_full * 3
+    with pytest.raises(ProbeError, match="it changes the prompt itself; give the model"):
+        predict(Shape.of(tiny.hf.config), x, fewer)
+    cut = Reduce(at=layer(2), score=Norm(), select=Threshold(0.5))
+    with pytest.raises(ProbeError, match=r"depends on the data; run it and read run\.cost"):
+        predict(tiny, x, [cut])
 
 
 def test_a_config_that_is_none_of_a_decoder() -> None:

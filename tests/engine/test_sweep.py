@@ -36,7 +36,7 @@ def test_a_resumed_run_is_the_run(tiny: VideoModel, answer: str | None) -> None:
         np.testing.assert_array_equal(run.kept, alone.kept)
         assert run.cost.length == alone.cost.length and run.cost.macs == alone.cost.macs
         begun.append((begins["from_layer"], begins["from_row"]))
-    assert begun[0] == (tiny.n_layers - 1, x.layout.last)
+    assert begun[0] == (tiny.n_layers, x.layout.last)
     assert begun[1] == (0, 0) and begun[2] == (1, 0)  # fastv(1), fastv(2): attention before it
     assert begun[1 + len(ACTIVE)] == (2, int(x.layout.select("question")[0]))
     assert begun[2 + len(ACTIVE)] == (1, x.layout.last)

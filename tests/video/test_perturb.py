@@ -8,7 +8,7 @@ import pytest
 
 from probe.errors import ProbeError
 from probe.video import Clip
-from probe.video.perturb import blank, drop, freeze, keep, noise, reverse, shuffle
+from probe.video.perturb import blank, chunks, drop, freeze, keep, noise, reverse, shuffle
 
 
 @pytest.fixture
@@ -119,3 +119,78 @@ def test_wrong_frames(clip: Clip) -> None:
     for amount in (0, 1.1):
         with pytest.raises(ProbeError, match="amount"):
             noise(clip, amount=amount)
+
+
+def test_chunks() -> None:
+    def lengths(*how) -> list[int]:
+        parts = chunks(*how)
+        assert np.concatenate(parts).tolist() == list(range(how[0]))
+        return [len(part) for part in parts]
+
+    assert lengths(16, 4) == [4] * 4
+    assert lengths(16, 4, 2) == [4] * 4
+    assert lengths(10, 4) == [2] * 5  # as published: a chunk is 10 // 4 frames long
+    assert lengths(5, 2) == [2, 2, 1]
+    assert lengths(6, 16) == lengths(6, None) == [1] * 6
+    assert lengths(7, 1) == lengths(7, 1, 2) == [7]
+    assert lengths(7, None, 2) == [2, 2, 2, 1]
+    for wrong in ((4, 0), (4, -1), (4, 2, 0)):
+        with pytest.raises(ProbeError, match="whole number of at least 1"):
+            chunks(*wrong)
+
+
+def test_magnitudes(clip: Clip) -> None:
+    assert shown(reverse(clip, magnitude=2)) == [3, 4, 5, 0, 1, 2]
+    assert shown(reverse(clip, magnitude=3)) == [4, 5, 2, 3, 0, 1]
+    assert shown(reverse(clip, magnitude=3, unit=2)) == [4, 5, 2, 3, 0, 1]
+    assert shown(reverse(clip, magnitude=8)) == shown(reverse(clip))
+    assert same_times(reverse(clip, magnitude=2), clip)
+    for magnitude in (2, 3, 6):
+        twice = reverse(reverse(clip, magnitude), magnitude)
+        assert (twice.frames == clip.frames).all()
+    for seed in range(20):
+        moved = shown(shuffle(clip, seed, magnitude=3))
+        assert moved != list(range(6))
+        assert sorted(moved[::2]) == [0, 2, 4]  # pairs stay together
+        assert [n + 1 for n in moved[::2]] == moved[1::2]
+        left = shown(drop(clip, magnitude=2, seed=seed))
+        assert len(left) == 3 and left == sorted(left)
+        pair = shown(drop(clip, magnitude=3, unit=2, seed=seed))
+        assert pair in ([0, 1], [2, 3], [4, 5])
+    assert len(drop(clip, magnitude=100)) == 1
+    assert len({tuple(shown(drop(clip, magnitude=2, seed=s))) for s in range(20)}) > 5
+
+
+def test_neutral_is_the_clip_itself(clip: Clip) -> None:
+    one = keep(clip, 2)
+    for same in (
+        keep(clip, range(6)),
+        drop(clip, []),
+        drop(clip, magnitude=1),
+        reverse(clip, magnitude=1),
+        shuffle(clip, magnitude=1),
+        blank(clip, frames=[]),
+        noise(clip, frames=[]),
+    ):
+        assert same is clip
+    assert reverse(one) is one and freeze(one) is one and drop(one, magnitude=4) is one
+
+
+def test_some_frames(clip: Clip) -> None:
+    grey = blank(clip, "black", frames=[1, 4])
+    assert [int(frame.max()) for frame in grey.frames][1::3] == [0, 0]
+    assert (grey.frames[[0, 2, 3, 5]] == clip.frames[[0, 2, 3, 5]]).all()
+    some, every = noise(clip, 7, frames=3), noise(clip, 7)
+    assert (some.frames[3] == every.frames[3]).all()
+    assert (some.frames[[0, 1, 2, 4, 5]] == clip.frames[[0, 1, 2, 4, 5]]).all()
+    for change in (blank, noise):
+        with pytest.raises(ProbeError, match="no frame 6"):
+            change(clip, frames=6)
+
+
+def test_drop_takes_one_of_two(clip: Clip) -> None:
+    for given in ({}, {"frames": 1, "magnitude": 2}):
+        with pytest.raises(ProbeError, match="frames or a magnitude"):
+            drop(clip, **given)
+    with pytest.raises(ProbeError, match="magnitude is a whole number"):
+        drop(clip, magnitude=0)

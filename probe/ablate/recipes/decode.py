@@ -83,7 +83,11 @@ def livevlm(
     "read carriers that a stream would have forgotten. Published numbers are of a trained model.",
 )
 def videoscan(
-    m: int = 64, keep_frames: bool = False, embedding: str = "mean", position: str = "share"
+    m: int = 64,
+    keep_frames: bool = False,
+    embedding: str = "mean",
+    reads: str = "both",
+    position: str = "share",
 ) -> list[Ablation]:
     """A carrier behind each frame is all that the text reads of it; at most `m` are remembered.
 
@@ -91,10 +95,11 @@ def videoscan(
         m: carriers in memory; 64 or 128 in the paper.
         keep_frames: let the frames' own tokens stay.
         embedding: of a carrier: "mean" of its frame, or "token".
+        reads: what is read of a carrier: "both" key and value, its "key", or its "value".
         position: of a carrier: "share" the id of its frame's last token, or "reindex".
     """
     memory = Cache(of="summary", keep_tokens=m, select=NearestPair(), at=0, when="video")
-    carrier = Carrier(position=position, embedding=embedding, stream=not keep_frames)
+    carrier = Carrier(position, embedding, stream=not keep_frames, reads=reads)
     return [carrier, memory] if keep_frames else [carrier, Cache(keep=0.0), memory]
 
 

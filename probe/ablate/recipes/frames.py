@@ -6,13 +6,15 @@ from probe.ablate.base import Ablation
 from probe.ablate.frame_budget import FrameRelevance
 from probe.ablate.frame_scores import FrameScorer, SaysYes
 from probe.ablate.frame_selection import SelectFrames
-from probe.ablate.frames import Frames
+from probe.ablate.frames import Frames, Interleave
 from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.budget_group import Proportional
 from probe.ablate.reduction.pool_list import SizedPool
 from probe.ablate.reduction.segment import PerFrame
 from probe.ablate.reduction.select_grid import Grid
+from probe.ablate.rope import Rope
+from probe.ablate.scores import Random
 from probe.ablate.sites import tokens as before_the_model
 from probe.ablate.thumbnail import Thumbnail
 from probe.errors import ProbeError
@@ -38,6 +40,26 @@ def temple(what: str = "shuffle", magnitude: int = 4, seed: int = 0, unit: int =
     if what not in ("drop", "reverse", "shuffle"):
         raise ProbeError(f'temple: what={what!r}; write "drop", "reverse" or "shuffle"')
     return Frames(what, magnitude=magnitude, unit=unit, seed=None if what == "reverse" else seed)
+
+
+@recipe(
+    paper="ST-LLM (Liu et al. 2024, arXiv 2404.00308)",
+    stages="the random masking, which it trains with; published shares are .1 to .7",
+    note="the curve over shares is what any method that chooses tokens has to be better than",
+)
+def st_llm(share: float = 0.5, seed: int = 0) -> Reduce:
+    """Random tokens of the video left out; `Frames("mask", ...)` hides parts of the pictures.
+
+    Args:
+        share: of the tokens that go; 0 changes nothing.
+        seed: of the choice.
+
+    Raises:
+        ProbeError: a share out of [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ProbeError(f"st_llm: share={share}; it is from 0 to 1")
+    return Reduce(at=before_the_model(), score=Random(seed), keep=1 - share, position="reindex")
 
 
 @recipe(
@@ -113,7 +135,8 @@ def ts_llava(
     stages="the scorer is the model itself in place of Qwen2-VL-2B; merging of tokens (v4, v5) is "
     "not here; 96 frames and up to 64 more for an hour: `frame_budget.frames_for(seconds)`",
     note="a frame gets no more tokens than it has, where the released code enlarges its grid; the "
-    "answer that names objects is parsed strictly, where the released code evaluates it",
+    "answer that names objects is parsed strictly, where the released code evaluates it; frames "
+    "with tokens outside of their grid can only be picked from (how='pick')",
 )
 def quota(
     scorer: FrameScorer = SaysYes(decouple=True),  # noqa: B008 - frozen
@@ -144,3 +167,19 @@ def quota(
     return Reduce(
         at=before_the_model(), score=None, pool=SizedPool(share, how=how), position="reindex"
     )
+
+
+@recipe(
+    paper="INTP (Shang et al. 2024, arXiv 2409.12963)",
+    stages="interleaved encoding and NTK scaling; the 2-bit cache is not here",
+    note="where the encoder looks at every frame alone, as in most families, interleaving changes "
+    "nothing and the rotary base is all there is",
+)
+def intp(parts: int = 4) -> list[Ablation]:
+    """More frames than the model was trained for: encoded in interleaved parts, with the rotary
+    base scaled for as many times the length. Encode the clip with all the frames first.
+
+    Args:
+        parts: given frames over trained ones; 1 changes nothing. Published: 8 frames to 32.
+    """
+    return [Interleave(parts), Rope(ntk=float(parts))]

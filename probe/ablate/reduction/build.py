@@ -11,7 +11,7 @@ import torch
 
 from probe.ablate.reduction.budget import Count, Keep
 from probe.ablate.reduction.candidates import Candidates
-from probe.ablate.reduction.parts import Budget, Pooling, Rest, Score, Segment, Select, Split
+from probe.ablate.reduction.parts import Budget, Index, Pooling, Rest, Score, Segment, Select, Split
 from probe.ablate.reduction.rest import Drop
 from probe.ablate.reduction.segment import Whole
 from probe.ablate.reduction.select import TopK
@@ -79,12 +79,20 @@ class Step(Spec):
         return self.pool is not None or any(part.inert for part in self._parts())
 
     def _parts(self) -> list[Any]:
-        own = (self.score, self.segment, self.split, self.budget, self.select, self.rest, self.pool)
+        own = (self.score, self.segment, self.split, self.allowance(), self.select, self.rest)
+        own = (*own, self.pool)
         return [part for part in (*own, *self.pieces) if part is not None]
 
 
 def weights(steps: Sequence[Step], c: Candidates, order: str = "raster") -> Weights:
-    """The product of the steps.
+    """The product of the steps; see `build`."""
+    return build(steps, c, order)[0]
+
+
+def build(
+    steps: Sequence[Step], c: Candidates, order: str = "raster"
+) -> tuple[Weights, Index, Index]:
+    """The product of the steps, and which segment and piece each output is in.
 
     Args:
         steps: the first one first.
@@ -93,24 +101,27 @@ def weights(steps: Sequence[Step], c: Candidates, order: str = "raster") -> Weig
             makes them.
     """
     product = Weights.selection(np.arange(len(c)), len(c), c.mass)
-    for step in steps:
+    made = product
+    for number, step in enumerate(steps):
+        c = c.after(made) if number else c
         made, c = _build(step, replace(c, whole=None))
         if order == "raster":
             made = made.raster()
-        product, c = made @ product, c.after(made)
-    return product
+        product = made @ product
+    return product, c.segment[made.anchor], c.piece[made.anchor]
 
 
 def _build(step: Step, c: Candidates) -> tuple[Weights, Candidates]:
     """The weights of one step, and the candidates with their segments and pieces."""
     groups = step.segment.groups(c)
-    segment, piece = np.zeros((2, len(c)), np.int64)
-    for number, group in enumerate(groups):
-        segment[group] = number
+    segment, piece = c.segment.copy(), np.zeros(len(c), np.int64)
+    if type(step.segment) is not Whole:
+        for number, group in enumerate(groups):
+            segment[group] = number
     c = replace(c, segment=segment)
     if step.pool is not None:
         made = [step.pool.weights(c.take(group)).within(group, len(c)) for group in groups]
-        return Weights.stack(made), c
+        return Weights.stack(made, len(c)), c
     if step.score is not None:
         c = replace(c, readings=c.readings | {"score": step.score.score(c).double()})
     if step.split is not None:
@@ -122,7 +133,7 @@ def _build(step: Step, c: Candidates) -> tuple[Weights, Candidates]:
                     piece_of = replace(c.take(part), whole=c if c.whole is None else c.whole)
                     inner, _ = _build(step.pieces[number], piece_of)
                     made.append(inner.within(part, len(c)))
-        return Weights.stack(made), replace(c, piece=piece)
+        return Weights.stack(made, len(c)), replace(c, piece=piece)
     score = c.readings.get("score", torch.zeros(len(c))).detach().double().cpu().numpy()
     budget = step.allowance()
     sizes = [len(group) for group in groups]
@@ -131,4 +142,4 @@ def _build(step: Step, c: Candidates) -> tuple[Weights, Candidates]:
     for group, count in zip(groups, counts, strict=True):
         chosen = step.select.choose(c, group, score, count)
         made.append(Weights.of_rows(step.rest.rows(c, group, chosen, score), len(c)))
-    return Weights.stack(made), c
+    return Weights.stack(made, len(c)), c

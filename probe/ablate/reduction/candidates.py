@@ -103,26 +103,30 @@ class Candidates:
 
     @cached_property
     def cells(self) -> tuple[int, int, int]:
-        """(frames, rows, columns) where every frame is a full grid in raster order.
+        """(frames, rows, columns) where every frame has the same rows and columns, and every cell
+        of them in raster order; also after a pool or a lattice, which leave some of them.
 
         Raises:
-            ProbeError: it is not, for instance after another reduction.
+            ProbeError: it has not, for instance after another reduction.
         """
-        time = len(self.frames)
-        rows, cols = int(self.row.max()) + 1, int(self.col.max()) + 1
-        index = np.arange(time * rows * cols)
+        times = len(self.frames)
+        (rows, row), (cols, col) = (
+            np.unique(places, return_inverse=True) for places in (self.row, self.col)
+        )
+        index = np.arange(times * len(rows) * len(cols))
         full = (
-            len(self) == len(index)
-            and np.array_equal(self.row, index % (rows * cols) // cols)
-            and np.array_equal(self.col, index % cols)
-            and (np.diff(self.frame.reshape(time, -1), axis=1) == 0).all()
+            len(self) == len(index) > 0
+            and min(rows[0], cols[0]) >= 0
+            and np.array_equal(row, index % (len(rows) * len(cols)) // len(cols))
+            and np.array_equal(col, index % len(cols))
+            and (np.diff(self.frame.reshape(times, -1), axis=1) == 0).all()
         )
         if not full:
             raise ProbeError(
                 "the tokens here are no full grid of frames, rows and columns (newlines among "
                 'them, or a reduction before this one); use of="video", and put it first'
             )
-        return time, rows, cols
+        return times, len(rows), len(cols)
 
     def stack(self, x: Tensor | None = None) -> Float[Tensor, "time place channel"]:
         """Features [frame, place, channel], for what compares a place with itself along time.

@@ -63,8 +63,15 @@ class Weights:
         return cls(row, col, matrix[row, col].astype(float), matrix.shape[1], anchor, mass)
 
     @classmethod
-    def stack(cls, parts: Sequence[Weights]) -> Weights:
-        """The outputs of several matrices over the same inputs, one after the other."""
+    def stack(cls, parts: Sequence[Weights], size: int | None = None) -> Weights:
+        """The outputs of several matrices over the same inputs, one after the other.
+
+        Args:
+            parts: the matrices.
+            size: number of inputs, where there may be no matrix at all.
+        """
+        if not parts:
+            return cls.selection([], size or 0)
         first = np.cumsum([0, *(len(part) for part in parts)])
         return cls(
             row=np.concatenate([p.row + f for p, f in zip(parts, first[:-1], strict=True)]),
@@ -114,10 +121,11 @@ class Weights:
         if self.is_selection:
             return x[torch.as_tensor(self.anchor, device=x.device)]
         wide = torch.promote_types(x.dtype, torch.float32)
-        row, col = (torch.as_tensor(i, device=x.device) for i in (self.row, self.col))
+        entries = torch.as_tensor(np.stack([self.row, self.col]), device=x.device)
         value = torch.as_tensor(self.value, device=x.device, dtype=wide)
-        out = torch.zeros(len(self), x.shape[1], dtype=wide, device=x.device)
-        return out.index_add_(0, row, x[col].to(wide) * value[:, None]).to(x.dtype)
+        size = (len(self), self.size)
+        matrix = torch.sparse_coo_tensor(entries, value, size, check_invariants=True)
+        return torch.sparse.mm(matrix, x.to(wide)).to(x.dtype)
 
     def __matmul__(self, first: Weights) -> Weights:
         """The product: `first`, then this."""

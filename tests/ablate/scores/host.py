@@ -27,7 +27,7 @@ class Host(Ablation):
     of: Selection = "video"
 
     def listens(self, event: str) -> bool:
-        if event.startswith("vision_"):
+        if event == "vision_attention":
             return reads_encoder(self.leaves)
         return super().listens(event)
 

@@ -35,6 +35,9 @@ def test_sums_products_and_multiples() -> None:
     assert (A * B).score(C).tolist() == [2, 0, 3, 0, 4, 4]
     assert (A * -2).score(C).tolist() == [-2, -4, -6, 0, -8, -8]
     assert (A + B * 2 + A * B).score(C).tolist() == [7, 2, 8, 10, 10, 10]
+    assert (A - B).score(C).tolist() == [-1, 2, 2, -5, 3, 3]
+    assert (-A).score(C).tolist() == (-1 * A).score(C).tolist() == [-1, -2, -3, 0, -4, -4]
+    assert A.per("rank") == Normalised(A, "rank") and A.frame("max") == FrameScore(A, "max")
     assert (A + Random(1)).score(C).dtype == torch.float64
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from probe.ablate import Knockout
 from probe.ablate.scores import LastQuery, Norm
 from probe.ablate.scores_attention import KeyNorm, Received
 from probe.ablate.scores_pivots import TextPivots
 from probe.ablate.scores_text import Raters, TextQuery, TextSimilarity
+from probe.capture.base import Capture
 from probe.errors import ProbeError
 from tests.ablate.scores.host import candidates, score
 from tests.decoder import embeddings
@@ -45,6 +48,35 @@ def test_attention_scores_are_rows_of_the_dense_map(name: str) -> None:
     close(score(model, x, TextQuery(heads=2), site=1), asked[best].mean((0, 1)))
     close(score(model, x, TextQuery(heads=2, agg="max"), site=1), asked[best].max((0, 1)))
     assert len(best) < model.n_heads and model.n_kv_heads < model.n_heads
+
+
+@dataclass(frozen=True)
+class Decoded(Capture):
+    """The score of the last query in each step of decoding."""
+
+    layer: int = 0
+
+    def start(self, session) -> dict:
+        return {"found": []}
+
+    def attention(self, session, state, call) -> None:
+        if call.layer == self.layer:
+            there = session.layout.select("video")
+            state["found"].append(LastQuery().read(session, call, there).numpy())
+
+    def finish(self, session, state) -> dict:
+        return {self.kind: xr.DataArray(np.stack(state["found"]), dims=["step", "token"])}
+
+
+def test_after_the_prompt_the_last_query_is_the_token_being_decoded() -> None:
+    model = models.build("qwen2_5_vl")
+    x = models.example(model)
+    run = model.generate(x, [Decoded(1)], max_new_tokens=3)
+    full = model.force(x, run.meta["generated"])
+    dense = masks.attentions(models.build("qwen2_5_vl", "eager"), full)
+    rows = x.layout.last + np.arange(3)
+    expected = dense[1][:, rows][:, :, x.layout.select("video")].mean(0)
+    close(run.data.decoded.values, expected)
 
 
 def test_many_queries_go_through_tiles_to_the_same_mean(monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from probe.ablate.encoder_places import fold
+from probe.ablate.encoder_readings import Readings
+from probe.ablate.scores import Norm
 from probe.ablate.scores_encoder import CLS, EncoderReceived, Keys, PoolHead
+from probe.engine.session import Session
 from probe.errors import ProbeError
 from tests import tiny
-from tests.ablate.scores.host import candidates, score
+from tests.ablate.scores.host import Host, candidates, score
 from tests.families import models
 from tests.vision import reference
 
@@ -177,15 +181,52 @@ def test_what_a_tower_does_not_have_is_refused_by_name() -> None:
 
 
 def test_the_tower_is_read_only_where_a_score_asks() -> None:
-    from probe.ablate.scores import Norm
-    from probe.engine.session import Session
-    from tests.ablate.scores.host import Host
-
     model = models.build("llava_onevision")
     x = models.example(model)
     assert Session(model, x, ablations=[Host((Norm(),))]).vision is None
     session = Session(model, x, ablations=[Host((EncoderReceived(),))])
     assert session.vision is not None and session.vision.wanted == {"received"}
+
+
+def test_inside_the_tower_values_are_those_of_its_own_tokens() -> None:
+    model = models.build("llava_next_video")
+    x = models.example(model)
+    dense = reference.maps("llava_next_video", models.build("llava_next_video", "eager"), x)
+    ids = np.array([40, 3, 90])  # of 37 tokens a frame, CLS first
+    host = InTower((EncoderReceived(0), Keys(0)), asked=(40, 3, 90))
+    session = Session(model, x, ablations=[host])
+    with session, torch.no_grad():
+        model.hf(**x.inputs, use_cache=False)
+    state = session.ablations[0][1]
+    frame, token = ids // 37, ids % 37
+    close(state["patches"][EncoderReceived(0)], dense[0, :, frame, 1:, token].mean((1, 2)))
+    assert torch.equal(state["patches"]["encoder_key"], state["patches"][Keys(0)])
+    assert state["early"] == "CLS(layer=1): it is known only after this place in the vision tower"
+
+
+@dataclass(frozen=True)
+class InTower(Host):
+    """Asks for some tokens of the tower after its first layer."""
+
+    asked: tuple[int, ...] = ()
+
+    def vision_attention(self, session, state, call) -> None:
+        super().vision_attention(session, state, call)
+        if call.layer == 0:
+            state["patches"] = state["readings"].patches(np.array(self.asked))
+            with pytest.raises(ProbeError) as error:
+                Readings(session, [CLS(1)]).patches(np.array(self.asked))
+            state["early"] = str(error.value)
+
+
+def test_each_of_two_clips_has_its_own() -> None:
+    model = models.build("llava_onevision")
+    clips = [tiny.clip(3, 56, 56, seed) for seed in (0, 1)]
+    both = model.encode(clips, "What moves?", frames=None)
+    found = score(model, both, EncoderReceived()).reshape(2, -1)
+    for one, clip in zip(found, clips, strict=True):
+        alone = model.encode(clip, "What moves?", frames=None)
+        np.testing.assert_allclose(one, score(model, alone, EncoderReceived()), rtol=0, atol=1e-6)
 
 
 def test_folding_is_a_mean_of_blocks_or_bilinear() -> None:
