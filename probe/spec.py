@@ -64,20 +64,21 @@ def snake(name: str) -> str:
 
 
 def resolve_layers(layers: Layers, count: int, owner: str) -> tuple[int, ...]:
-    """Layers as sorted 0-based numbers: an int, a range or list, "all", "3" or "2-5".
+    """Layers as sorted 0-based numbers: an int, a range or list, "all", "3", "2-5" or "3-".
 
     Raises:
         ProbeError: a layer that the model does not have, or no layer at all.
     """
     if isinstance(layers, str):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", layers)
+        match = re.fullmatch(r"\s*(\d+)\s*(?:(-)\s*(\d+)?\s*)?", layers)
         if layers.strip() == "all":
             chosen = list(range(count))
         elif match:
             first = int(match[1])
-            chosen = list(range(first, int(match[2] or first) + 1))
+            last = match[3] or (count - 1 if match[2] else first)
+            chosen = list(range(first, int(last) + 1)) or ([first] if not match[3] else [])
         else:
-            raise ProbeError(f'{owner}: layers "{layers}" is not "all", "3" or "2-5"')
+            raise ProbeError(f'{owner}: layers "{layers}" is not "all", "3", "2-5" or "3-"')
     else:
         try:
             several = layers if isinstance(layers, Sequence) else [layers]

@@ -14,6 +14,7 @@ from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
+    from probe.engine.cost_lengths import Lengths
     from probe.engine.session import Session
     from probe.models.encode import Example
     from probe.models.layout import Layout
@@ -82,6 +83,13 @@ class Carrier(Ablation):
                 'axes; use position="share"'
             )
 
+    def effect(self, lengths: Lengths) -> Lengths | None:
+        """One more token a frame in every layer, which no choice among visual tokens concerns."""
+        if not any(lengths.visual):
+            return lengths
+        frames = lengths.frames
+        return None if frames is None else replace(lengths, text=lengths.text + len(frames))
+
     def start(self, session: Session) -> dict | None:
         """Neutral without a clip."""
         if ROLE not in session.layout.role:
@@ -111,7 +119,7 @@ class Carrier(Ablation):
         rows = call.index(call.positions[call.positions > carriers[0]])
         if self.reads == "value" and len(columns := call.key_index(carriers)) and len(rows):
             query, key = call.query[:, rows], torch.zeros_like(call.key[:, columns])
-            call._edit("scored", rows, columns, query, key)
+            call.rescore(rows, columns, query, key)
         if not self.stream:
             return
         until = np.full(len(session.layout), len(session.layout))

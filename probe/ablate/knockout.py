@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from probe.ablate.base import Ablation
@@ -27,6 +28,7 @@ class Knockout(EdgeAblation):
         edges: "video -> question", ("frame 3", "last"), or a list of them; source -> destination.
             "X -> answer" cuts into the readout; "text" and "readout" include generated tokens.
         layers: which layers.
+        heads: number or numbers of heads, in each of the layers; all of them where None.
         random: a seed: as many edges as these, drawn from `pool` instead (the control of "Map the
             Flow", arXiv 2510.13251). What each later token loses is drawn from its own edges.
         pool: edges to draw from; an edge of a token to itself is never drawn.
@@ -35,11 +37,17 @@ class Knockout(EdgeAblation):
     place: ClassVar[str] = "attention mask"
     source: ClassVar[str] = "attention knockout (arXiv 2304.14767)"
 
+    heads: int | Sequence[int] | None = None
     random: int | None = None
     pool: Edges = "all -> all"
 
     def start(self, session: Session) -> dict | None:
-        """Draw the edges of a random control."""
+        """Check the heads; draw the edges of a random control."""
+        count, heads = session.model.n_heads, self._heads
+        if heads is not None and not set(heads) <= set(range(count)):
+            raise ProbeError(f"{self}: the model has heads 0 to {count - 1}")
+        if heads is not None and (self.random is not None or not heads):
+            raise ProbeError(f"{self}: name some heads, and no random edges with them")
         state = super().start(session)
         if state is None or self.random is None or not state["edges"]:
             return state
@@ -68,7 +76,8 @@ class Knockout(EdgeAblation):
 
     def change(self, session: Session, call: AttentionCall, rows: Tensor, columns: Tensor) -> None:
         """Set the scores of the edges to -inf."""
-        call.cut(rows, columns)
+        heads = self._heads
+        call.cut(rows, columns, None if heads is None else torch.tensor(heads, device=rows.device))
 
     def changed(
         self,
@@ -80,8 +89,15 @@ class Knockout(EdgeAblation):
         after: Tensor,
     ) -> bool:
         """The edges had weight, and have none now."""
-        had = before.softmax(-1).nan_to_num()[..., columns].amax() > 0
-        return bool(had) and not bool(after.softmax(-1).nan_to_num()[..., columns].any())
+        heads = slice(None) if self._heads is None else self._heads
+        had, has = (each.softmax(-1).nan_to_num()[heads][..., columns] for each in (before, after))
+        return bool((had > 0).any()) and not bool(has.any())
+
+    @property
+    def _heads(self) -> list[int] | None:
+        if self.heads is None:
+            return None
+        return [self.heads] if isinstance(self.heads, int) else list(self.heads)
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
         """Drawn edges are anywhere."""

@@ -115,8 +115,10 @@ class Cache(Ablation):
             return None
         judges, reads = plan(self, session.model.n_layers, layers)
         state = {"layers": layers, "candidates": candidates, "judges": judges, "reads": reads}
+        among = np.zeros(len(session.layout), bool)
+        among[candidates] = True
         grows = bool((candidates > session.layout.last).any())
-        state |= {"read": {}, "kept": {}, "seen": {}, "grows": grows}
+        state |= {"read": {}, "among": among, "gone": {}, "grows": grows}
         return state | {"fired": False, "removed": {}, "total": {}}
 
     def _candidates(self, session: Session) -> np.ndarray:
@@ -140,14 +142,15 @@ class Cache(Ablation):
                     self._read(session, state, quiet, judge, leaf)
         if call.layer in state["judges"].values() and self._chooses(session):
             self._choose(session, state, quiet)
-        if call.layer not in state["layers"] or not self._hides(session):
+        gone = self._gone(state, call.layer)
+        if call.layer not in state["layers"] or gone is None or not self._hides(session):
             return
-        gone = self._gone(state, call.layer, call.key_positions)
-        rows = call.positions
+        rows = np.arange(len(call.positions))
         if session.step == 0:
-            rows = rows[rows > state["candidates"][-1]]
-        call.cut(call.index(rows), call.key_index(gone))
-        state["fired"] |= bool(len(gone) and len(rows))
+            rows = np.flatnonzero(call.positions > state["candidates"][-1])
+        columns = np.flatnonzero(gone[call.key_positions])
+        call.cut(*(torch.as_tensor(index, device=call.key.device) for index in (rows, columns)))
+        state["fired"] |= bool(len(columns) and len(rows))
 
     def _chooses(self, session: Session) -> bool:
         if self.when != "step":
@@ -162,7 +165,10 @@ class Cache(Ablation):
     def _read(
         self, session: Session, state: dict, call: AttentionCall, judge: int, leaf: Score
     ) -> None:
-        there = np.intersect1d(state["candidates"], call.key_positions)
+        there = call.key_positions[state["among"][call.key_positions]]
+        if not len(there):
+            state["read"][judge, leaf] = there, torch.zeros(0, dtype=torch.float64)
+            return
         values = leaf.read(session, call, there).detach().double().cpu()
         if self.history:
             total = state["total"].setdefault((judge, leaf), np.zeros((2, len(session.layout))))
@@ -172,28 +178,30 @@ class Cache(Ablation):
 
     def _choose(self, session: Session, state: dict, call: AttentionCall) -> None:
         """Which of the layer's keys stay, from now on."""
-        judge, horizon = call.layer, int(call.positions[-1])
-        known = state["candidates"][state["candidates"] <= horizon - self.window]
-        there = np.intersect1d(known, call.key_positions)
-        there = np.setdiff1d(there, self._gone_before(session, state, call))
-        recent = np.arange(horizon - self.window + 1, horizon + 1)
-        if self.how == "hide" and self.when == "step":  # a token always reads itself
-            recent = np.union1d(recent, call.positions)
+        judge, recent = call.layer, max(0, int(call.positions[-1]) + 1 - self.window)
+        known = int((state["candidates"] < recent).sum())
+        open_to = state["among"].copy()
+        open_to[recent:] = False
+        for table in self._gone_before(session, state, judge):
+            open_to &= ~table
+        there = call.key_positions[open_to[call.key_positions]]
         readings = {}
         for leaf in state["reads"][judge]:
             positions, values = state["read"][judge, leaf]
             readings[leaf] = aligned(positions, values, there)
         if self.refresh is not None and self._similar(state, judge, readings):
             return
-        state["seen"][judge] = horizon
-        if not len(there):
-            state["kept"][judge] = recent
-            return
-        step = self.step
-        if self.when == "step" and self.how == "evict" and self.keep is not None:
-            step = replace(step, keep=None, keep_tokens=Keep(self.keep).of(len(known)))
-        w = weights([step], candidates_of(session, call, there, readings, step))
-        state["kept"][judge] = np.union1d(there[w.anchor], recent)
+        gone = state["among"].copy()
+        gone[recent:] = False
+        if self.how == "hide" and self.when == "step":  # a token always reads itself
+            gone[call.positions] = False
+        if len(there):
+            step = self.step
+            if self.when == "step" and self.how == "evict" and self.keep is not None:
+                step = replace(step, keep=None, keep_tokens=Keep(self.keep).of(known))
+            w = weights([step], candidates_of(session, call, there, readings, step))
+            gone[there[w.anchor]] = False
+        state["gone"][judge] = gone
 
     def _similar(self, state: dict, judge: int, readings: dict[Score, Tensor]) -> bool:
         """Whether attention is as it was, so that nothing is chosen anew."""
@@ -206,27 +214,22 @@ class Cache(Ablation):
         if not alike or self.variant == "code":
             state["total"][judge] = now
         if alike and self.variant == "code":
-            state["kept"][judge] = None
+            state["gone"][judge] = None
         return alike
 
-    def _gone_before(self, session: Session, state: dict, call: AttentionCall) -> np.ndarray:
-        """Keys that another `Cache`, earlier in the list, has let go in this layer."""
-        gone = call.key_positions[:0]
+    def _gone_before(self, session: Session, state: dict, layer: int) -> list[np.ndarray]:
+        """What every `Cache` earlier in the list has let go in a layer."""
+        found = []
         for other, its in session.ablations:
             if its is state:
                 break
-            if isinstance(other, Cache) and call.layer in its["layers"]:
-                gone = np.union1d(gone, other._gone(its, call.layer, call.key_positions))
-        return gone
+            if isinstance(other, Cache) and layer in its["layers"]:
+                found.append(other._gone(its, layer))
+        return [table for table in found if table is not None]
 
-    def _gone(self, state: dict, layer: int, keys: np.ndarray) -> np.ndarray:
-        """Keys of a layer that the last choice let go."""
-        judge = state["judges"][layer]
-        kept = state["kept"].get(judge)
-        if kept is None:
-            return keys[:0]
-        judged = np.intersect1d(state["candidates"], keys[keys <= state["seen"][judge]])
-        return np.setdiff1d(judged, kept)
+    def _gone(self, state: dict, layer: int) -> np.ndarray | None:
+        """[position]: True where the last choice let a layer's key go; None for nothing."""
+        return state["gone"].get(state["judges"].get(layer))
 
     def evict(self, session: Session, state: dict) -> dict[int, np.ndarray] | None:
         """What is left in the cache, before the next forward."""
@@ -235,11 +238,10 @@ class Cache(Ablation):
         left = {}
         for layer in state["layers"]:
             present = session.present[layer]
-            gone = self._gone(state, layer, present)
-            if len(gone):
-                left[layer] = np.setdiff1d(present, gone)
-                removed = state["removed"].get(layer, gone[:0])
-                state["removed"][layer] = np.union1d(removed, gone)
+            gone = self._gone(state, layer)
+            if gone is not None and gone[present].any():
+                left[layer] = present[~gone[present]]
+                state["removed"][layer] = gone | state["removed"].get(layer, False)
         state["fired"] |= bool(left)
         return left
 
@@ -249,5 +251,5 @@ class Cache(Ablation):
         if asked and not state["fired"] and not session.force:
             raise ProbeError(f"{self}: every key stayed; the ablation did not fire")
         for layer, gone in state["removed"].items():
-            if np.isin(gone, session.present[layer]).any():
+            if gone[session.present[layer]].any():
                 raise ProbeError(f"{self}: evicted keys are still in the cache of layer {layer}")

@@ -101,10 +101,3 @@ class NoRope(EdgeAblation):
         index = torch.as_tensor(positions[numbers.cpu().numpy()], device=ids.device)
         return ids[..., index].float()
 
-
-def edvt() -> NoRope:
-    """EDVT, equal distance to every visual token (Vista-LLaMA, Ma et al. 2023): text reads the
-    video without rotation, the video reads itself as before. Trained with it in the paper; on
-    another checkpoint it is an ablation.
-    """
-    return NoRope("video -> text")

@@ -95,6 +95,11 @@ class Reduce(Ablation):
         """Every score in it."""
         return tuple(dict.fromkeys(leaf for step in self.steps for leaf in step.leaves()))
 
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """What stands for what a model does not have, such as a CLS token."""
+        return tuple(f"{leaf}: {leaf.proxy}" for leaf in self.leaves if getattr(leaf, "proxy", ""))
+
     def listens(self, event: str) -> bool:
         reads = {what for leaf in self.leaves for what in leaf.reads}
         if event == "attention":
@@ -140,7 +145,7 @@ class Reduce(Ablation):
             if "attention" in leaf.reads:
                 leaf.attention_layer(k)
         sized = self._sized(len(candidates))
-        if sized == len(candidates) and not session.force:
+        if sized == len(candidates) and self.select.exact and not session.force:
             return None
         return {
             "k": k,
@@ -170,13 +175,14 @@ class Reduce(Ablation):
                 f'{self.kind}: order="published" moves tokens; it goes with position="reindex"'
             )
         sized = (self.keep, self.keep_tokens, self.budget, self.pool, self.split)
-        if all(v is None for v in sized) and type(self.select) is TopK and not self.then:
+        plain = type(self.select) is TopK and type(self.rest) is Drop
+        if all(v is None for v in sized) and plain and not self.then:
             raise ProbeError(f"{self.kind}: give keep= (a fraction) or keep_tokens= (a number)")
         for step in self.steps:
             step.allowance()
 
     def _sized(self, candidates: int) -> int | None:
-        """How many stay of one pool of candidates, where it is known; None where it is not."""
+        """How many are to stay of one pool of candidates; None where that is not known."""
         step, budget = self.steps[0], self.steps[0].allowance()
         whole = type(step.segment) is Whole and step.split is None and step.pool is None
         if not whole or budget is None or self.then:
@@ -190,16 +196,19 @@ class Reduce(Ablation):
     def effect(self, lengths: Lengths) -> Lengths | None:
         if not isinstance(self.at, Layer | Mid):
             return None
-        k = self.at.k + isinstance(self.at, Mid)
+        k = self.at.k
         sizes = self.segment.sizes(lengths.frames, lengths.entering(k))
         budget = self.steps[0].allowance()
-        if sizes is None or budget is None or self.split or self.pool or self.then:
+        unknown = self.split or self.pool or self.then or not self.select.exact
+        if sizes is None or budget is None or unknown:
             return None
         kept = budget.expected(sizes)
         if kept is None:
             return None
         if isinstance(self.rest, Bypass):
             return lengths.only(k, kept)
+        if isinstance(self.at, Mid):
+            return lengths.middle(k, kept)
         shorter = lengths.after(k, kept)
         return shorter.retroactive(kept) if self.cache == "retroactive" else shorter
 
@@ -237,7 +246,7 @@ class Reduce(Ablation):
         return full
 
     def middle(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
-        if layer != state["k"] - 1:
+        if layer != state["k"] - 1 or not isinstance(self.at, Mid):
             return None
         rows = session.positions[layer]
         full = self._at_layer(session, state, layer + 1, x, rows)
@@ -253,17 +262,16 @@ class Reduce(Ablation):
         inside = np.flatnonzero(np.isin(rows, state["candidates"]))
         c = self._candidates(session, state, x, rows, inside)
         w, segment, piece = build(self.steps, c, self.order)
-        state["done"] = Reduction(str(self), layer, w, rows[inside], rows[inside][w.anchor])
-        known = session.flow.rows
-        known.segment[rows[inside][w.anchor]] = segment
-        known.piece[rows[inside][w.anchor]] = piece
+        seen = rows[inside][w.anchor]
+        state["done"] = Reduction(str(self), layer, w, rows[inside], seen, self.proxies)
+        known, there = session.flow.rows, rows[inside][np.sort(w.anchor)]
+        known.segment[there], known.piece[there], known.mass[there] = segment, piece, w.mass
         if w.is_identity:
             return Weights.selection(np.arange(len(rows)), len(rows))
         # In another order than the sequence's, outputs take the places that are left in turn.
         w = replace(w, anchor=np.sort(w.anchor))
         others = np.setdiff1d(np.arange(len(rows)), inside)
         full = Weights.stack([w.within(inside, len(rows)), Weights.selection(others, len(rows))])
-        known.mass[rows[inside][w.anchor]] = w.mass
         return full.raster()
 
     def _candidates(
@@ -308,10 +316,16 @@ class Reduce(Ablation):
         first = state["k"] - isinstance(self.at, Mid)
         return min([first, *state["readings"].layers.values()]), 0
 
+    def _sibling_fired(self, session: Session) -> bool:
+        """One stage of a recipe may find nothing to do on a clip where another does."""
+        stem, numbered, _ = str(self).rpartition("[")
+        alike = [r for r in session.reductions if numbered and r.name.rpartition("[")[0] == stem]
+        return any(not one.weights.is_identity for one in alike)
+
     def finish(self, session: Session, state: dict) -> None:
         done = state["done"]
         idle = done is None or (done.weights.is_identity and not state["inert"])
-        if idle and not session.force:
+        if idle and not session.force and not self._sibling_fired(session):
             raise ProbeError(f"{self}: it dropped and merged nothing; the ablation did not fire")
         layers = range(state["k"], session.model.n_layers)
         layers = [state["k"]] if isinstance(self.rest, Bypass) else layers

@@ -51,20 +51,25 @@ def _contiguous(ids: Tensor) -> Tensor:
 
 
 def _compact(ids: Tensor, visual: np.ndarray) -> Tensor:
-    """Three axes [axis, token]: text counts up on all of them; in a run of visual tokens each
-    axis has the ranks of its ids, as a smaller grid would have them.
+    """Three axes [axis, token]: text counts up on all of them; in a run of visual tokens rows and
+    columns have the ranks of their ids, and time steps of equal length, as transformers'
+    get_rope_index gives a smaller grid; text goes on behind rows and columns.
     """
     new = ids.clone()
     start = ids[:, 0].max()
     cuts = np.flatnonzero(np.diff(visual.astype(int))) + 1
     for part in np.split(np.arange(len(visual)), cuts):
         if visual[part[0]]:
-            ranks = [torch.unique(axis[part], return_inverse=True)[1] for axis in ids]
-            found = torch.stack(ranks).to(ids)
+            found = torch.stack([torch.unique(i[part], return_inverse=True)[1] for i in ids])
+            steps = torch.unique(ids[0, part]).diff()  # in Qwen2.5-VL one a second or so
+            found = found.to(ids)
+            found[0] *= steps.min() if len(steps) else 1
+            extent = found[1:].max() + 1
         else:
             found = torch.arange(len(part), device=ids.device).expand(len(ids), -1).to(ids)
+            extent = len(part)
         new[:, part] = start + found
-        start = new[:, part].max() + 1
+        start = start + extent
     return new
 
 

@@ -129,6 +129,17 @@ class AttentionCall:
             query, key = self._unrotated(rows, columns)
             query = rotated(model, self.layer, self.module, query, query_ids)
             key = rotated(model, self.layer, self.module, key, key_ids)
+            self.rescore(rows, columns, query, key)
+
+    def rescore(self, rows: Tensor, columns: Tensor, query: Tensor, key: Tensor) -> None:
+        """Score these edges with other vectors.
+
+        Args:
+            rows, columns: numbers of queries and keys.
+            query: [head, row, channel] of the queries.
+            key: [kv_head, column, channel] of the keys.
+        """
+        if len(rows) and len(columns):
             self._edit("scored", rows, columns, query, key)
 
     @property

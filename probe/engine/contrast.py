@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +12,6 @@ from transformers import LogitsProcessor
 from probe.ablate.compose import prepared
 from probe.engine.session import Session
 from probe.engine.steps import Stream
-from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from probe.models.encode import Example
@@ -27,25 +25,28 @@ def of(session: Session) -> tuple[Any, dict] | None:
     return None
 
 
-def forced(
-    session: Session, x: Example, readout: np.ndarray, logits: Float[Tensor, "readout vocab"]
-) -> Float[Tensor, "readout vocab"]:
-    """The logits of a run against those of its second stream; as they are without a contrast.
+def about(session: Session) -> dict[str, Any]:
+    """What a result says of the second stream: its lengths per layer; nothing without one."""
+    found = of(session)
+    return {"second_stream": found[1]["second"]} if found else {}
 
-    Raises:
-        ProbeError: logits of other positions than the readout.
-    """
+
+def forced(
+    session: Session, x: Example, logits: Float[Tensor, "readout vocab"]
+) -> Float[Tensor, "readout vocab"]:
+    """The logits of a run against those of its second stream; as they are without a contrast."""
     found = of(session)
     if found is None:
         return logits
     from probe.engine.forward import run
 
     contrast, state = found
-    if not np.array_equal(readout, x.layout.readout):
-        raise ProbeError(f'{contrast}: two streams meet at the readout; use logits="readout"')
     other, ablations = contrast.stream(session.model, x)
     with session.paused():
-        second = torch.from_numpy(run(session.model, other, ablations=ablations).logits)
+        beside = run(session.model, other, ablations=ablations)
+    lengths = {"length": beside.cost.length, "kv_length": beside.cost.kv_length}
+    state["second"] = {name: list(value) for name, value in lengths.items()}
+    second = torch.from_numpy(beside.logits)
     return torch.stack([contrast.mix(state, *rows) for rows in zip(logits, second, strict=True)])
 
 
@@ -78,4 +79,9 @@ class Beside(LogitsProcessor):
     def finish(self) -> Float[Tensor, "step vocab"]:
         """Let the second stream prove that it is another one; the mixed logits."""
         self.second.finish()
+        count, present = len(self.second.prompt), self.second.present
+        self.state["second"] = {
+            "length": [int((keys < count).sum()) for keys in present],
+            "kv_length": [len(keys) for keys in present],
+        }
         return torch.stack(self.rows)

@@ -112,10 +112,11 @@ def cost(model: VideoModel, x: Example, session: Session) -> Cost:
     full, tower = lengths_of(session.given, shape), shape.tower
     # Rows of a layer are its keys after the prompt: nothing has been evicted yet.
     keys = [*meter.keys, [len(present) for present in session.present]]
+    thin = [meter.middles.get(layer, n) for layer, n in enumerate(keys[0])]
     steps, itemsize = len(keys) - 1, model.hf.dtype.itemsize
     macs = {
-        name: prefill_macs(shape, lengths, convention)
-        for lengths, end in ((keys[0], ""), (full.rows, "_full"))
+        name: prefill_macs(shape, lengths, convention, thin=through)
+        for lengths, through, end in ((keys[0], thin, ""), (full.rows, full.rows, "_full"))
         for name, convention in (
             (f"macs{end}", "true"),
             (f"macs_fastv{end}", "fastv"),

@@ -34,6 +34,7 @@ def layer_macs(
     *,
     keys: int | None = None,
     experts: int = 0,
+    thin: int | None = None,
 ) -> int:
     """True multiply-accumulates of one decoder layer over n rows.
 
@@ -42,24 +43,32 @@ def layer_macs(
         width, mlp, heads, kv_heads, head_dim: of the layer.
         keys: that each row attends to; n by default.
         experts: to choose from, in a mixture of experts.
+        thin: rows that go through the MLP; n by default.
     """
-    seen = n if keys is None else keys
+    seen, through = n if keys is None else keys, n if thin is None else thin
     projections = n * width * head_dim * (2 * heads + 2 * kv_heads)
-    return projections + 2 * n * seen * heads * head_dim + 3 * n * width * mlp + n * width * experts
+    attention = projections + 2 * n * seen * heads * head_dim
+    return attention + through * width * (3 * mlp + experts)
 
 
-def layer_macs_fastv(n: int, width: int, mlp: int) -> int:
+def layer_macs_fastv(n: int, width: int, mlp: int, thin: int | None = None) -> int:
     """The convention of FastV and HoliTom: 4nd^2 + 2n^2d + 2ndm."""
-    return 4 * n * width**2 + 2 * n**2 * width + 2 * n * width * mlp
+    through = n if thin is None else thin
+    return 4 * n * width**2 + 2 * n**2 * width + 2 * through * width * mlp
 
 
-def layer_macs_3ndm(n: int, width: int, mlp: int) -> int:
+def layer_macs_3ndm(n: int, width: int, mlp: int, thin: int | None = None) -> int:
     """The convention of SparseVLM: 4nd^2 + 2n^2d + 3ndm."""
-    return 4 * n * width**2 + 2 * n**2 * width + 3 * n * width * mlp
+    through = n if thin is None else thin
+    return 4 * n * width**2 + 2 * n**2 * width + 3 * through * width * mlp
 
 
 def prefill_macs(
-    shape: Shape, rows: Sequence[int], convention: str = "true", patches: Patches | None = None
+    shape: Shape,
+    rows: Sequence[int],
+    convention: str = "true",
+    patches: Patches | None = None,
+    thin: Sequence[int] | None = None,
 ) -> int:
     """Multiply-accumulates of the prompt.
 
@@ -68,18 +77,19 @@ def prefill_macs(
         rows: per layer.
         convention: one of `CONVENTIONS`.
         patches: grids of the vision tower, needed by "with vision".
+        thin: per layer, the rows that go through its MLP, where they are fewer.
 
     Raises:
         ProbeError: an unknown convention, or "with vision" where the tower is not known.
     """
     if convention not in CONVENTIONS:
         raise ProbeError(f'convention="{convention}"; there are {", ".join(CONVENTIONS)}')
-    each = zip(rows, shape.mlp, strict=True)
-    if convention == "fastv":
-        return sum(layer_macs_fastv(n, shape.width, m) for n, m in each)
-    if convention == "3ndm":
-        return sum(layer_macs_3ndm(n, shape.width, m) for n, m in each)
-    decoder = _true(shape, rows, rows)
+    through = rows if thin is None else thin
+    if convention in ("fastv", "3ndm"):
+        count = layer_macs_fastv if convention == "fastv" else layer_macs_3ndm
+        each = zip(rows, shape.mlp, through, strict=True)
+        return sum(count(n, shape.width, m, t) for n, m, t in each)
+    decoder = _true(shape, rows, rows, through)
     if convention == "true":
         return decoder
     if shape.tower is None or patches is None:
@@ -95,7 +105,8 @@ def decode_macs(shape: Shape, keys: Sequence[int], rows: int = 1) -> int:
         keys: per layer, the keys that the new token attends to, itself among them.
         rows: tokens of the step.
     """
-    return _true(shape, [rows] * shape.layers, keys)
+    every = [rows] * shape.layers
+    return _true(shape, every, keys, every)
 
 
 def generation_macs(shape: Shape, kv: Sequence[int], steps: int) -> int:
@@ -152,11 +163,13 @@ def tower_layer_macs(tower: TowerShape, frames: int, tokens: int, pairs: int | N
     return frames * (tokens * linear + 2 * met * tower.width)
 
 
-def _true(shape: Shape, rows: Sequence[int], keys: Sequence[int]) -> int:
+def _true(shape: Shape, rows: Sequence[int], keys: Sequence[int], thin: Sequence[int]) -> int:
     heads = (shape.heads, shape.kv_heads, shape.head_dim)
     experts = shape.experts or (0,) * shape.layers
-    each = zip(rows, keys, shape.mlp, experts, strict=True)
-    return sum(layer_macs(n, shape.width, m, *heads, keys=k, experts=e) for n, k, m, e in each)
+    each = zip(rows, keys, thin, shape.mlp, experts, strict=True)
+    return sum(
+        layer_macs(n, shape.width, m, *heads, keys=k, experts=e, thin=t) for n, k, t, m, e in each
+    )
 
 
 def _windows(side: int, window: int) -> list[int]:

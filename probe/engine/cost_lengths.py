@@ -27,6 +27,8 @@ class Lengths:
             data, or once tokens are chosen among all frames.
         patches: grids of patches that the vision tower works on, each (frames, rows, columns);
             None where they are not known.
+        middles: (layer, visual tokens that go through its MLP) of layers that lose some between
+            attention and MLP.
     """
 
     visual: tuple[int, ...]
@@ -34,6 +36,7 @@ class Lengths:
     text: int = 0
     frames: tuple[int, ...] | None = None
     patches: Patches | None = None
+    middles: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def full(
@@ -58,6 +61,13 @@ class Lengths:
     def rows(self) -> tuple[int, ...]:
         """Rows of the prompt's forward pass per layer."""
         return tuple(visual + self.text for visual in self.visual)
+
+    @property
+    def thin(self) -> tuple[int, ...]:
+        """Rows that go through the MLP of each layer."""
+        fewer = dict(self.middles)
+        through = (min(n, fewer.get(layer, n)) for layer, n in enumerate(self.visual))
+        return tuple(visual + self.text for visual in through)
 
     @property
     def kv(self) -> tuple[int, ...]:
@@ -99,6 +109,12 @@ class Lengths:
             visual=(*self.visual[:layer], visual, *self.visual[layer + 1 :]),
             cached=(*self.cached[:layer], visual, *self.cached[layer + 1 :]),
         )
+
+    def middle(self, layer: int, visual: int) -> Lengths:
+        """From the MLP of a layer on only this many visual tokens; its keys are full."""
+        layer = self._number(layer)
+        found = replace(self, middles=(*self.middles, (layer, visual)))
+        return found.after(layer + 1, visual) if layer + 1 < len(self.visual) else found
 
     def retroactive(self, visual: int, layers: Sequence[int] | None = None) -> Lengths:
         """The cache of these layers (all by default) is cut to this many visual tokens after the

@@ -24,6 +24,7 @@ class Meter:
         starts: seconds from the beginning to the start of each forward of the decoder. Where
             there are two, the second is when the first token was known.
         keys: for each finished forward but the last, per layer, how many keys its rows had.
+        middles: by layer, rows that go through its MLP, where it loses some on the way to it.
         memory, peak: bytes in use at the start, and at most, on the model's device: memory that
             torch allocated there on CUDA, resident memory of the process on the CPU. None where
             it cannot be told.
@@ -39,13 +40,14 @@ class Meter:
         self.seconds = 0.0
         self.starts: list[float] = []
         self.keys: list[list[int]] = []
+        self.middles: dict[int, int] = {}
         self.memory: int | None = None
         self.peak: int | None = None
         self._started: float | None = None
         self._before: int | None = None
 
     def __enter__(self) -> Meter:
-        self.starts, self.keys = [], []
+        self.starts, self.keys, self.middles = [], [], {}
         if self._cuda:
             self._cuda.synchronize(self._device)
             self._cuda.reset_peak_memory_stats(self._device)

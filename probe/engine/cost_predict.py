@@ -39,11 +39,13 @@ class Prediction:
 
     def macs(self, convention: str = "true") -> int:
         """Multiply-accumulates of the prompt; `probe.cost.CONVENTIONS` are the ways to count."""
-        return prefill_macs(self.shape, self.lengths.rows, convention, self.lengths.patches)
+        one = self.lengths
+        return prefill_macs(self.shape, one.rows, convention, one.patches, one.thin)
 
     def macs_full(self, convention: str = "true") -> int:
         """The same without the ablations."""
-        return prefill_macs(self.shape, self.full.rows, convention, self.full.patches)
+        one = self.full
+        return prefill_macs(self.shape, one.rows, convention, one.patches, one.thin)
 
     def ratio(self, convention: str = "true") -> float:
         """Part of the multiply-accumulates that is left."""

@@ -130,7 +130,7 @@ class Flow:
         passed = self._bypass(layer, x) if rows.step == 0 else None
         x = x if passed is None else passed
         rows.enter(layer)
-        if not rows.complete(layer):
+        if not (rows.complete(layer) and rows.complete(0)):
             kwargs = shorten(kwargs, rows.first, rows.positions[layer], rows.present[layer])
         if session.anyone("residual"):
             x = session.change("residual", x[0], layer)[None]

@@ -43,9 +43,9 @@ def run(
         raise ProbeError(f'logits="{logits}": write "readout" or "all"')
     session = Session(model, x, captures, ablations, force=force, given=given)
     by_step = steps.decodes(session)
-    if by_step and logits == "all":
-        late = next(ablation for ablation, _ in session.ablations if ablation.at_decode)
-        raise ProbeError(f'{late}: it acts on tokens after the prompt; use logits="readout"')
+    late = [a for a, _ in session.ablations if (by_step and a.at_decode) or a.acts == "logits"]
+    if late and logits == "all":
+        raise ProbeError(f'{late[0]}: it acts where the answer is read; use logits="readout"')
     if by_step:
         prompt = steps.prompt_of(x)
         session = Session(model, prompt, captures, ablations, x.layout, force=force, given=given)
@@ -59,7 +59,7 @@ def run(
         there = torch.from_numpy(np.isin(readout, session.present[-1]))
         finite = bool(torch.isfinite(values[there]).all())
         if finite:
-            values = contrast.forced(session, x, readout, values)
+            values = contrast.forced(session, x, values)
         session.finish()
     if not finite:
         raise explain(model, x, ablations)
@@ -71,7 +71,7 @@ def run(
         layout=x.layout,
         text=None,
         tokens=model.decode_each(values.argmax(-1).tolist()),
-        meta=meta(model, x, captures, ablations),
+        meta=meta(model, x, captures, ablations) | contrast.about(session),
         readout=readout,
         reductions=tuple(session.reductions),
         decode=model.decode_each,

@@ -84,7 +84,8 @@ def generate(
         text=model.tokenizer.decode(new, skip_special_tokens=True).strip(),
         tokens=pieces,
         meta=meta(model, x, captures, ablations)
-        | {"generation": settings, "generated": new.tolist(), "seed": seed},
+        | {"generation": settings, "generated": new.tolist(), "seed": seed}
+        | contrast.about(session),
         readout=readout,
         reductions=tuple(session.reductions),
         decode=model.decode_each,

@@ -91,5 +91,6 @@ class Middle:
         (w, rows, _), self._cut = self._cut, None
         positions = self.session.positions
         left = positions[self.layer][w.anchor]
+        self.session.meter.middles[self.layer] = len(left)
         positions[self.layer + 1 :] = [left] * (len(positions) - self.layer - 1)
         return x[:, rows]

@@ -140,7 +140,7 @@ class Session:
         undo.append(model.decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         for number, layer in enumerate(model.layers):
             attention = layer.get_submodule(family.attention)
-            if self.force or self.anyone("attention", "edit", "head_outputs"):
+            if self.force or self.gradient or self.anyone("attention", "edit", "head_outputs"):
                 self._own[attention] = seam.install(attention)
                 self._numbers[attention] = number
             if self.anyone("middle"):
@@ -152,7 +152,7 @@ class Session:
             if self.anyone("hidden") and (projection := model.mlp_output(number)) is not None:
                 units = hooks.hidden(self, number)
                 undo.append(projection.register_forward_pre_hook(units))
-            if self.anyone("output"):
+            if self.gradient or self.anyone("output"):
                 for part, path in zip(("attention", "mlp"), family.added, strict=True):
                     added = hooks.added(self, number, part)
                     undo.append(layer.get_submodule(path).register_forward_hook(added))
@@ -165,7 +165,7 @@ class Session:
     def anyone(self, *events: str) -> bool:
         """Whether a capture or an ablation listens to one of these events."""
         listening = [a for a, _ in (*self.captures, *self.ablations)]
-        return self.gradient or any(hooks.implements(a, e) for a in listening for e in events)
+        return any(hooks.implements(a, e) for a in listening for e in events)
 
     def finish(self) -> None:
         """Let every ablation prove that it fired, and every vision layer that it was reached."""

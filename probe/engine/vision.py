@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from probe.ablate.base import Ablation
 from probe.capture.base import Capture
 from probe.engine import seam
 from probe.engine.hooks import VISION_EVENTS, implements
@@ -41,7 +42,7 @@ class VisionHooks:
         reached: layers whose attention was seen.
     """
 
-    def __init__(self, session: Session, captures: Sequence[Capture]) -> None:
+    def __init__(self, session: Session, captures: Sequence[Capture | Ablation]) -> None:
         if not session.layout.visuals:
             raise ProbeError(
                 f"{session.model.name}: this prompt has no clip and no image, so the vision tower "

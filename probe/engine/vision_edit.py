@@ -34,6 +34,7 @@ class VisionEdit:
         tokens: of the forward that is on.
         alive: numbers of the tokens that are left; None for all.
         mass: of each token, how many it stands for.
+        shapes: (frames, tokens of each) that each layer computed, where frames are a batch.
     """
 
     def __init__(self, session: Session) -> None:
@@ -41,6 +42,7 @@ class VisionEdit:
         self.tokens: VisionTokens | None = None
         self.alive: np.ndarray | None = None
         self.mass = np.zeros(0)
+        self.shapes: list[tuple[int, int]] = []
         self._order = Order(self.tower)
         self._full: Tensor | None = None
         self._inputs: dict[int, Tensor] = {}
@@ -74,6 +76,7 @@ class VisionEdit:
                 self.mass = np.ones(len(self.tokens))
             self._inputs[number] = x
             if self.alive is None:
+                self._count(x)
                 return None
             if any(isinstance(v, Tensor) for v in (*args[1:], *kwargs.values()) if v is not x):
                 raise ProbeError(
@@ -83,11 +86,16 @@ class VisionEdit:
                 )
             self._full = x
             compact = self._compact(x)
+            self._count(compact)
             if args:
                 return (compact, *args[1:]), kwargs
             return args, kwargs | {"hidden_states": compact}
 
         return hook
+
+    def _count(self, x: Tensor) -> None:
+        if not self._order.sequence:
+            self.shapes.append((x.shape[0], x.shape[1]))
 
     def _compact(self, x: Tensor) -> Tensor:
         """[frame, token, channel] of the tokens that are left."""

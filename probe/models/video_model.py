@@ -246,10 +246,25 @@ class VideoModel(Anatomy):
 
     @contextmanager
     def ablated(self, x: Example, ablate: Sequence[Ablation]) -> Iterator[Any]:
-        """The Hugging Face model with ablations on, for a user's own loop over `x.inputs`."""
+        """The Hugging Face model with ablations on, for a user's own loop over `x.inputs`.
+
+        Raises:
+            ProbeError: ablations of what is encoded (frames), or of the logits: no forward pass
+                of this model by itself has them.
+        """
+        from probe.ablate.base import Ablation
+        from probe.ablate.compose import in_order, prepared
+        from probe.engine.forward import as_list
         from probe.engine.session import Session
 
-        with Session(self, x, (), ablate, layout=x.layout.extend(4096)) as session:
+        ordered = in_order(as_list(ablate, Ablation))
+        for one in ordered:
+            if one.acts == "logits" or prepared(self, x, [one]) is not x:
+                raise ProbeError(
+                    f"ablated: {one} acts on {one.acts}, outside of the model's forward pass; use "
+                    "model.run or model.generate"
+                )
+        with Session(self, x, (), ordered, layout=x.layout.extend(4096)) as session:
             yield self.hf
             session.finish()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.ablate.base import Ablation
 from probe.ablate.knockout import Knockout
-from probe.ablate.norope import edvt
+from probe.ablate.recipes.rotary import edvt
 from probe.ablate.reduce import fastv
 from probe.capture.contributions import Contributions
 from probe.capture.entropy import AttentionEntropy

@@ -20,7 +20,8 @@ class Layer:
     """What one layer does otherwise.
 
     Attributes:
-        hidden, shown: [query, key], edges taken from the causal mask and given to it.
+        hidden, shown: [query, key] or [head, query, key], edges taken from the causal mask and
+            given to it.
         scored: (table [query, key], query ids, key ids [axis, position] or None for no rotation):
             edges scored at other positions.
         ids: [axis, position] of the layer, where they are not the model's own.
@@ -51,11 +52,11 @@ def decode(model: VideoModel, x: Example, layers: dict[int, Layer]) -> np.ndarra
         for table, query_ids, key_ids in how.scored:
             other = rotated(model, q, query_ids) @ rotated(model, k, key_ids).mT
             scores = torch.where(torch.as_tensor(table), other, scores)
-        seen = causal.clone()
+        seen = causal
         if how.shown is not None:
-            seen |= torch.as_tensor(how.shown)
+            seen = seen | torch.as_tensor(how.shown)
         if how.hidden is not None:
-            seen &= ~torch.as_tensor(how.hidden)
+            seen = seen & ~torch.as_tensor(how.hidden)
         scores = (scores * model.head_dim**-0.5).masked_fill(~seen, -torch.inf)
         mixed = (scores.softmax(-1).nan_to_num() @ v).transpose(0, 1).flatten(1)
         h = h + mixed @ a.o_proj.weight.double().T

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from probe import ProbeError
-from probe.ablate import Knockout, Norm, Reduce, fastv, layer
+from probe.ablate import Knockout, Norm, Reduce, fastv, layer, names
 from probe.ablate.contrast import Contrast, diffused, other_frames
+from probe.ablate.frames import Frames
 from probe.ablate.kv import Cache
 from probe.ablate.recipes.decode import damro, vcd
 from probe.ablate.scores import LastQuery, Random
@@ -18,6 +19,7 @@ from probe.ablate.scores_encoder import EncoderReceived
 from probe.capture import AttentionRows
 from probe.engine import forward, generate
 from probe.models.video_model import VideoModel
+from probe.spec import from_json, parse
 from tests.families import models
 from tests.snapshot import same, snapshot
 from tests.tiny import example
@@ -159,6 +161,19 @@ def test_ablations_beside_it_act_on_the_first_stream_only(tiny: VideoModel) -> N
     assert gen.cost.kv_length == plain.cost.kv_length
 
 
+def test_other_frames_are_another_way_to_say_it(tiny: VideoModel) -> None:
+    x = example(tiny, answer="red")
+    by_word = tiny.run(x, ablate=[Contrast("shuffled", 1.0, 0.0)])
+    by_frames = tiny.run(x, ablate=[Contrast(Frames("shuffle"), 1.0, 0.0)])
+    np.testing.assert_array_equal(by_word.logits, by_frames.logits)
+    gen = tiny.generate(example(tiny), ablate=[Contrast(Frames("drop", frames=[1]))],
+                        max_new_tokens=3)  # fmt: skip
+    assert gen.meta["second_stream"]["length"] == [len(gen.layout) - 3 - 4] * tiny.n_layers
+    assert gen.meta["second_stream"]["kv_length"] == [len(gen.layout) - 1 - 4] * tiny.n_layers
+    small = tiny.run(x, ablate=[Contrast(FEW)]).meta["second_stream"]
+    assert small["length"] == [len(x.layout) - 20 + 3] * tiny.n_layers
+
+
 def test_noise_is_the_published_schedule_and_seeded(tiny: VideoModel) -> None:
     x = example(tiny, answer="red")
     name = "pixel_values_videos"
@@ -223,7 +238,7 @@ def test_what_a_contrast_cannot_do_is_refused(tiny: VideoModel) -> None:
         tiny.run(x, ablate=[vcd()], logits="all")
     with pytest.raises(ProbeError, match="logits have one second stream"):
         tiny.run(x, ablate=[vcd(), Contrast("blank")])
-    with pytest.raises(ProbeError, match="did not fire"), tiny.ablated(x, [vcd()]) as hf:
+    with pytest.raises(ProbeError, match="outside of the model"), tiny.ablated(x, [vcd()]) as hf:
         hf(**x.inputs, use_cache=False)
     with pytest.raises(ProbeError, match="cannot be shuffled"):
         tiny.run(example(tiny, 1), ablate=[Contrast("shuffled")])
@@ -231,10 +246,7 @@ def test_what_a_contrast_cannot_do_is_refused(tiny: VideoModel) -> None:
 
 
 def test_it_is_data() -> None:
-    from probe.ablate import names
-    from probe.spec import from_json, parse
-
-    known = names() | {"Contrast": Contrast}
+    known = names()
     for one in (vcd(2.0, seed=1), Contrast((fastv(1, 0.5), FEW), 0.5)):
         assert from_json(one.to_json(), known) == one
     assert parse('Contrast("blank", 0.5, 0.0)', known) == [CASES[1]]

@@ -227,12 +227,39 @@ def test_wrong_positions_are_refused(tiny: VideoModel, one: NoRope, message: str
         edvt(video_video="all")
 
 
-# -- random controls and windows -------------------------------------------------------------
+# -- single heads, random controls and windows -----------------------------------------------
 
 
 def seen(model: VideoModel, x: Example, one: Knockout) -> np.ndarray:
     """[layer, query, key], True where some weight is."""
     return (model.run(x, [AttentionRows("all")], [one]).data.attention_rows.values > 0).any(1)
+
+
+@pytest.mark.parametrize("heads", [1, [0, 3]], ids=str)
+def test_single_heads_are_cut(pair: Pair, heads: int | list[int]) -> None:
+    for model in pair:
+        x = example(model)
+        one = Knockout("video -> text", layers=[0, 2], heads=heads)
+        decoded = model.generate(x, ablate=[one], max_new_tokens=4)
+        full = model.force(x, decoded.meta["generated"])
+        hidden = np.zeros((model.n_heads, len(full.layout), len(full.layout)), bool)
+        for source, destination in full.layout.edges(one.edges):
+            hidden[heads] |= pairs(full, source, destination)
+        layers = {n: Layer(hidden=hidden) for n in (0, 2)}
+        expected = decode(model, full, layers)[full.layout.readout]
+        np.testing.assert_allclose(decoded.logits, expected, rtol=0, atol=1e-5)
+        run = model.run(full, ablate=[one])
+        np.testing.assert_allclose(run.logits, expected, rtol=0, atol=1e-5)
+        every = Knockout("video -> text", heads=range(model.n_heads))
+        np.testing.assert_allclose(
+            model.run(x, ablate=[every]).logits,
+            model.run(x, ablate=[Knockout("video -> text")]).logits,
+            rtol=0,
+            atol=1e-5,
+        )
+    for wrong in (Knockout(heads=[9]), Knockout(heads=[]), Knockout(heads=[0], random=1)):
+        with pytest.raises(ProbeError, match=r"heads 0 to \d|name some heads"):
+            pair[0].run(example(pair[0]), ablate=[wrong])
 
 
 @pytest.mark.parametrize("pool", ["all -> all", "video -> text"])

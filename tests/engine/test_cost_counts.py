@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from probe import ProbeError
-from probe.ablate import Reduce, Uniform, layer
+from probe.ablate import Reduce, Uniform, layer, mid
 from probe.cost import (
     Shape,
     TowerShape,
@@ -117,6 +117,23 @@ def test_a_shorter_sequence_counts_as_torch_does(tiny_eager: VideoModel) -> None
         run = tiny_eager.run(x, ablate=[ablation])
     assert run.cost.macs == sum(seen) < run.cost.macs_full
     assert run.cost.macs == predict(tiny_eager, x, [ablation]).macs()
+
+
+def test_a_layer_that_is_shorter_from_its_middle_on(tiny_eager: VideoModel) -> None:
+    x, shape = example(tiny_eager), Shape.of(tiny_eager.hf.config)
+    stated = lengths_of(x, shape).middle(1, 10)
+    n = len(x.layout)
+    assert stated.rows == (n, n, n - 10, n - 10) and stated.thin == (n, n - 10, n - 10, n - 10)
+    with counted(tiny_eager.layers) as seen:
+        tiny_eager.run(x, ablate=[Reduce(at=mid(1), score=Uniform(), keep=0.5)])
+    assert prefill_macs(shape, stated.rows, thin=stated.thin) == sum(seen)
+    saved = {"fastv": 2, "3ndm": 3}
+    for convention, matrices in saved.items():
+        whole = prefill_macs(shape, stated.rows, convention)
+        thin = prefill_macs(shape, stated.rows, convention, thin=stated.thin)
+        assert whole - thin == 10 * matrices * shape.width * shape.mlp[1]
+    last = lengths_of(x, shape).middle(3, 5)
+    assert last.rows == (n,) * 4 and last.thin == (n, n, n, n - 15)
 
 
 def test_conventions_and_what_they_share() -> None:

@@ -58,8 +58,10 @@ def test_meta_says_what_was_asked(tiny: VideoModel) -> None:
         "answer": "A",
         "options": ["red", "blue"],
         "frames": 5,
+        "length": len(x.layout),
         "captures": [{"kind": "token_norms"}],
         "ablations": [fastv(2, 0.5).to_json()],
+        "ablated": "fastv(k=2, keep=0.5)",
     }
 
 

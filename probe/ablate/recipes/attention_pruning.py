@@ -44,8 +44,13 @@ def dart(k: int = 2, keep: float = 0.2222, visual: int = 4, text: int = 4) -> Re
     Args:
         k: first layer without the others.
         keep: fraction of the visual tokens; .2222 of 576 are 124 tokens.
-        visual, text: number of pivots.
+        visual, text: number of pivots, at least one of each.
+
+    Raises:
+        ProbeError: no pivot of one of them.
     """
+    if visual < 1 or text < 1:
+        raise ProbeError(f"dart: visual={visual}, text={text}; there is at least one pivot of each")
     budget = Equal(keep, block=visual + text, extra=visual) if keep < 1 else Keep(keep)
     select = Pivots(visual, text)
     return Reduce(at=Layer(k), score=KeyNorm(p=1), budget=budget, select=select)

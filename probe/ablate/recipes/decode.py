@@ -48,7 +48,8 @@ def dycoke_cache(
 
 @recipe(
     paper="LiveVLM (Ning et al. 2025, arXiv 2505.15269)",
-    stages="compression and retrieval, on a whole clip; not chunk by chunk",
+    stages="compression and retrieval, on a whole clip; not chunk by chunk, and without the "
+    "short-term memory of recent chunks",
     note="A stream compresses after each chunk; here the clip is one chunk. The number of recent "
     "queries is not published. Retrieval compares inner products of raw keys and queries.",
 )

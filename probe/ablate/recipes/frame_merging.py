@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.build import Step
+from probe.ablate.reduction.cells import Cells
 from probe.ablate.reduction.merge_bipartite import Bipartite
 from probe.ablate.reduction.merge_time import Collapse
 from probe.ablate.reduction.pool import Pool
@@ -14,6 +15,7 @@ from probe.ablate.reduction.segment import Fixed, PerFrame
 from probe.ablate.reduction.segment_cluster import NearestEarlier
 from probe.ablate.reduction.segment_time import SceneTilling
 from probe.ablate.reduction.select_grid import Lattice
+from probe.ablate.reduction.time_mean import TimeMean
 from probe.ablate.sites import Site
 from probe.ablate.sites import tokens as before_the_model
 from probe.errors import ProbeError
@@ -89,7 +91,7 @@ def scene_tilling(
     """
     segment = SceneTilling(alpha, most, deepest)
     return Reduce(
-        at=before_the_model(), score=None, segment=segment, pool=Pool(tuple(out)),
+        at=before_the_model(), score=None, segment=segment, pool=Cells(Pool(tuple(out))),
         position="reindex",
     )  # fmt: skip
 
@@ -111,7 +113,6 @@ def storm(s: int = 4, how: str = "stride") -> Reduce:
     if how not in ("stride", "mean"):
         raise ProbeError(f'storm: how={how!r}; there are "stride" and "mean"')
     if how == "mean":
-        pool = Pool(kernel=(s, 1, 1), anchor="first")
-        return Reduce(at=before_the_model(), score=None, pool=pool, position="reindex")
+        return Reduce(at=before_the_model(), score=None, pool=TimeMean(s), position="reindex")
     select = Lattice(time=s)
     return Reduce(at=before_the_model(), score=None, select=select, position="reindex")

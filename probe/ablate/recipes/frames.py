@@ -89,8 +89,7 @@ def tstar(
 
 @recipe(
     paper="TS-LLaVA (Qu et al. 2024, arXiv 2411.11066)",
-    note="families encode an image in their own way, with more tokens than the 576 of LLaVA-1.6's "
-    "base picture where they cut images into parts",
+    note="a family encodes the thumbnail as it does images, some with more tokens than 576",
 )
 def ts_llava(
     tokens: int = 2880,
@@ -132,11 +131,9 @@ def ts_llava(
 
 @recipe(
     paper="QuoTA (Luo et al. 2025, arXiv 2503.08689)",
-    stages="the scorer is the model itself in place of Qwen2-VL-2B; merging of tokens (v4, v5) is "
-    "not here; 96 frames and up to 64 more for an hour: `frame_budget.frames_for(seconds)`",
-    note="a frame gets no more tokens than it has, where the released code enlarges its grid; the "
-    "answer that names objects is parsed strictly, where the released code evaluates it; frames "
-    "with tokens outside of their grid can only be picked from (how='pick')",
+    stages="scorer is the model itself, not Qwen2-VL-2B; without merging of tokens (v4, v5)",
+    note="no frame gets more tokens than it has (released: enlarged); names of objects are parsed, "
+    "not evaluated; tokens outside a frame's grid need how='pick'",
 )
 def quota(
     scorer: FrameScorer = SaysYes(decouple=True),  # noqa: B008 - frozen
@@ -145,6 +142,8 @@ def quota(
     power: float = 2.0,
 ) -> Reduce:
     """Tokens for each frame in proportion to the square of its relevance to the question.
+
+    The published number of frames is `probe.ablate.frame_budget.frames_for(seconds)`.
 
     Args:
         scorer: scores a frame; EqualFrames() and ShuffledFrames(...) are controls.
@@ -172,8 +171,7 @@ def quota(
 @recipe(
     paper="INTP (Shang et al. 2024, arXiv 2409.12963)",
     stages="interleaved encoding and NTK scaling; the 2-bit cache is not here",
-    note="where the encoder looks at every frame alone, as in most families, interleaving changes "
-    "nothing and the rotary base is all there is",
+    note="interleaving changes nothing where the encoder looks at every frame alone",
 )
 def intp(parts: int = 4) -> list[Ablation]:
     """More frames than the model was trained for: encoded in interleaved parts, with the rotary

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
-from probe.ablate.reduction.budget import Count, Equal
+from probe.ablate.reduction.at_most import AtMost
+from probe.ablate.reduction.budget import Equal
 from probe.ablate.reduction.bypass import Bypass
 from probe.ablate.reduction.parts import Score
 from probe.ablate.reduction.segment import PerFrame
@@ -109,6 +110,6 @@ def relevance_prune(
 def mqt(m: int = 16) -> Reduce:
     """The first m tokens of each frame."""
     return Reduce(
-        at=before_the_model(), segment=PerFrame(), score=Position(), budget=Count(m),
+        at=before_the_model(), segment=PerFrame(), score=Position(), budget=AtMost(m),
         position="reindex",
     )  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
-from probe.ablate.reduction.parts import Score
+from probe.ablate.reduction.cells import Cells
+from probe.ablate.reduction.parts import Pooling, Score
 from probe.ablate.reduction.pool import Pool
 from probe.ablate.reduction.pool_dct import PoolDCT
 from probe.ablate.reduction.pool_list import Pool1D
@@ -30,7 +31,7 @@ def pllava(out: Sizes = (16, 12, 12)) -> Reduce:
     Args:
         out: (frames, rows, columns) of the result; None leaves an axis as it is.
     """
-    return Reduce(at=before_the_model(), score=None, pool=Pool(tuple(out)), position="reindex")
+    return _before(Pool(tuple(out)))
 
 
 @recipe(
@@ -52,8 +53,7 @@ def ppllava(
         temp: temperature of the softmax.
         score: of the tokens; of another question for a control.
     """
-    pool = Pool(tuple(out), how="weighted", score=score, temp=temp)
-    return Reduce(at=before_the_model(), score=None, pool=pool, position="reindex")
+    return _before(Pool(tuple(out), how="weighted", score=score, temp=temp))
 
 
 @recipe(
@@ -63,9 +63,7 @@ def ppllava(
 )
 def m3(side: int = 12) -> Reduce:
     """Each frame averaged to side x side tokens."""
-    return Reduce(
-        at=before_the_model(), score=None, pool=Pool((None, side, side)), position="reindex"
-    )
+    return _before(Pool((None, side, side)))
 
 
 @recipe(
@@ -80,7 +78,7 @@ def dpn(layers: Sequence[int] = (9, 18), kernel: int = 2) -> list[Reduce]:
         layers: where.
         kernel: of rows and columns; 1 changes nothing.
     """
-    pool = Pool(kernel=(1, kernel, kernel), anchor="first")
+    pool = Cells(Pool(kernel=(1, kernel, kernel), anchor="first"))
     return [Reduce(at=Layer(k), score=None, pool=pool, position="first") for k in layers]
 
 
@@ -126,4 +124,9 @@ def fourier_vlm(
     if len(out) not in (2, 3):
         raise ProbeError(f"fourier_vlm: out={out!r}; it is (rows, columns), or frames before them")
     sizes = tuple(out) if len(out) == 3 else (None, *out)
-    return Reduce(at=at, score=None, pool=PoolDCT(sizes, gain), position="reindex")
+    return _before(PoolDCT(sizes, gain), at)
+
+
+def _before(pool: Pooling, at: Site = before_the_model()) -> Reduce:  # noqa: B008 - frozen
+    """A pool of the grid before the language model, positions anew."""
+    return Reduce(at=at, score=None, pool=Cells(pool), position="reindex")

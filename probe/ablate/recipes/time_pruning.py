@@ -19,7 +19,6 @@ from probe.ablate.reduction.ranked import Larger, Ranked, WindowEnds
 from probe.ablate.reduction.segment import Fixed, PerFrame, SameSegments
 from probe.ablate.reduction.segment_cluster import DPCFrames
 from probe.ablate.reduction.segment_time import EMA, DySeg
-from probe.ablate.reduction.select import Prefix
 from probe.ablate.reduction.select_cluster import DPCKNN
 from probe.ablate.reduction.select_frames import Anchors
 from probe.ablate.reduction.select_grid import LocalTop
@@ -114,12 +113,9 @@ def earlytom(
     most = max(1, longest - 1) if code else longest
     segment = EMA(0.9, tau, most, "first" if code else "previous")
     tower = [
-        Reduce(
-            at=Vision(number), score=None, segment=segment, select=Prefix(),
-            rest=PairMerge(variant),
-        )
+        Reduce(at=Vision(number), score=None, segment=segment, rest=PairMerge(variant))
         for number in layers
-    ]  # fmt: skip
+    ]
     ends = Step(segment=PerFrame(), budget=OfOriginal(keep, "round"))
     pieces = (ends, replace(ends, select=LocalTop()))
     chosen = Reduce(

@@ -6,6 +6,7 @@ from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.budget import Count, Keep
 from probe.ablate.reduction.budget_data import Adaptive
+from probe.ablate.reduction.budget_layers import CostTarget
 from probe.ablate.reduction.build import Step
 from probe.ablate.reduction.by_key import KeyBipartite, KeyMerge
 from probe.ablate.reduction.merge_overlap import Gather
@@ -14,13 +15,13 @@ from probe.ablate.reduction.parts import Score
 from probe.ablate.reduction.ranked import Ranked
 from probe.ablate.reduction.rest import Summary
 from probe.ablate.reduction.segment import PerFrame
-from probe.ablate.reduction.select import Prefix, TopK
+from probe.ablate.reduction.select import TopK
 from probe.ablate.reduction.select_grid import FinerGrid, Grid
-from probe.ablate.reduction.settle import OnceSettled, UntilSettled
+from probe.ablate.reduction.settle import UntilSettled
 from probe.ablate.scores_attention import LastQuery
 from probe.ablate.scores_encoder import CLS, Keys
 from probe.ablate.scores_wide import WideCLS
-from probe.ablate.sites import Layer, Site, Vision
+from probe.ablate.sites import Layer, Mid, Site, Vision
 from probe.ablate.sites import tokens as before_the_model
 
 
@@ -114,17 +115,18 @@ def prumerge(
 
 @recipe(
     paper="FrameFusion (Fu et al. 2025, arXiv 2501.01986)",
-    stages="both: merging until few places are alike, then one cut by attention. At the input of "
-    "layer k + 1, where the paper has the middle of layer k: the MLP of layer k is not spared",
+    stages="both: merging until few places are alike, then one cut by attention; not in the last "
+    "layer",
     note="Published tau is .5 for InternVL. The released code counts 28 layers for every model; "
     "give `layers` as they are.",
 )
 def framefusion(
     cost: float = 0.3, tau: float = 0.6, floor: float = 0.1, layers: int = 28
 ) -> list[Reduce]:
-    """Layer by layer, tokens like their place in the frame before are merged into it, until fewer
-    than the share `floor` are; in the next layer those that the last position attends to least
-    leave, so many that the sum over layers is `cost` of what it would be.
+    """Before the language model and then between attention and MLP of each layer, tokens like
+    their place in the frame before are merged into it, until fewer than the share `floor` are; in
+    the next layer those that the last position attends to least leave, so many that the sum over
+    layers is `cost` of what it would be.
 
     Args:
         cost: share of the sum over layers of the visual tokens.
@@ -133,10 +135,10 @@ def framefusion(
         layers: of the language model.
     """
     runs = UntilSettled(tau, cost=cost, layers=layers, until=floor)
-    cut = Step(score=LastQuery(), budget=OnceSettled(cost, layers, after=floor))
+    cut = Step(score=LastQuery(), budget=CostTarget(cost, layers, after=floor))
     return [
         Reduce(
-            at=Layer(k), score=None, segment=runs, select=Prefix(), rest=Collapse(),
+            at=Mid(k - 1) if k else Layer(0), score=None, segment=runs, rest=Collapse(),
             then=(cut,) if k else (),
         )
         for k in range(layers)

@@ -52,7 +52,8 @@ def fastervlm(
     paper="HiRED (Arif et al. 2024, arXiv 2408.10945)",
     note="Published for a picture and its crops (grid=), of a tower with 24 layers: the last but "
     "one is its layer 22. On video the frames are the parts, and share by where the best tokens "
-    "of the clip are. Counts are rounded down, so that some of the budget may stay unspent.",
+    "of the clip are. Counts are rounded down, so that some of the budget may stay unspent; "
+    "keep=1 is everything.",
 )
 def hired(
     keep: float = 0.2,
@@ -82,7 +83,7 @@ def hired(
     """
     if legacy_strips and grid is None:
         raise ProbeError("hired: legacy_strips=True is about crops; give grid=(rows, columns)")
-    budget = Regions(keep, alpha, spread, grid, legacy_strips)
+    budget = Regions(keep, alpha, spread, grid, legacy_strips) if keep < 1 else Keep(keep)
     return Reduce(
         at=before_the_model(), segment=PerFrame(), score=score, budget=budget, of=of,
         position="reindex",

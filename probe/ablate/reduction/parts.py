@@ -158,7 +158,13 @@ class Budget(Part):
 
 @dataclass(frozen=True)
 class Select(Part):
-    """Which tokens of a group are its centres."""
+    """Which tokens of a group are its centres.
+
+    Attributes:
+        exact: it chooses exactly as many as the budget says.
+    """
+
+    exact: ClassVar[bool] = False
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         """`count` centres among the group (numbers of candidates), in the order of the method."""

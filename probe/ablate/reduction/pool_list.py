@@ -115,9 +115,12 @@ class SizedPool(Pooling):
 
 
 def near_square(count: int, height: int, width: int) -> tuple[int, int]:
-    """(rows, columns) of the most nearly square grid of at most `count` cells inside the given."""
-    if count == 0:
-        return 0, 0
-    rows = min(height, isqrt(count))
-    cols = min(width, count // rows)
-    return min(height, count // cols), cols
+    """(rows, columns) inside the given, by QuoTA's released rule: the largest square of at most
+    `count` cells, and one row more where that fits too; all of it where the count is enough.
+    """
+    if count >= height * width:
+        return height, width
+    side = isqrt(count)
+    rows = side + (side * (side + 1) <= count)
+    return (min(height, rows), min(width, side)) if count else (0, 0)
+

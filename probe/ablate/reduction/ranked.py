@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from probe.errors import ProbeError
 @dataclass(frozen=True)
 class Ranked(Select):
     """The largest scores, best first, for methods that leave their tokens in this order; ties go to
-    the earlier token.
+    the earlier token. A group of which all stay keeps its order.
     """
 
+    exact: ClassVar[bool] = True
+
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
-        kept = best(group, score)[:count]
+        kept = group if count >= len(group) else best(group, score)[:count]
         return Chosen(kept, kept)
 
 

@@ -26,6 +26,7 @@ class Reduction:
         weights: [out, candidate].
         candidates: layout position of each input.
         anchors: layout position that each output was seen at.
+        proxies: scores that stand for another, and for which.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Reduction:
     weights: Weights
     candidates: Int[np.ndarray, " candidate"]
     anchors: Int[np.ndarray, " out"]
+    proxies: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> Int[np.ndarray, " gone"]:

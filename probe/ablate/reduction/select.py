@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ def best(group: Index, score: np.ndarray) -> Index:
 @dataclass(frozen=True)
 class TopK(Select):
     """The largest scores; ties go to the earlier token. In order of position."""
+
+    exact: ClassVar[bool] = True
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         kept = np.sort(best(group, score)[:count])
@@ -55,6 +58,8 @@ class Threshold(Select):
 @dataclass(frozen=True)
 class Prefix(Select):
     """The first tokens of the group, as the nested queries of MQT (Hu et al., 2024)."""
+
+    exact: ClassVar[bool] = True
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         return Chosen(group[:count], group[:count])
@@ -95,6 +100,10 @@ class Union(Select):
 
     def leaves(self) -> tuple[Score, ...]:
         return leaves_of(self.first, self.second)
+
+    @property
+    def inert(self) -> bool:
+        return self.first.inert or self.second.inert
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         both = [one.choose(c, group, score, count).centres for one in (self.first, self.second)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class DPCKNN(Select):
             (1 - cosine).
         of: compare "x" or "key".
     """
+
+    exact: ClassVar[bool] = True
 
     k: int | None = 7
     capped: bool = False

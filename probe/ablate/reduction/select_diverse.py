@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ class MaxMin(Select):
     Attributes:
         of: compare "x" or "key".
     """
+
+    exact: ClassVar[bool] = True
 
     of: str = "x"
 

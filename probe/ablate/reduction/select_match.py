@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class EvenOdd(Select):
         order: of the tokens in a round: "raster", or "published" (first by falling score, then even
             ones by falling similarity of their match, then odd ones).
     """
+
+    exact: ClassVar[bool] = True
 
     r: int = 8
     of: str = "x"
@@ -72,6 +75,8 @@ class Pivots(Select):
         visual, text: number of pivots.
         of: compare with visual pivots by "x" or "key".
     """
+
+    exact: ClassVar[bool] = True
 
     visual: int = 4
     text: int = 4

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.build import weights
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.weights import Weights
@@ -35,7 +35,7 @@ def field(kind: str, time: int = 6, rows: int = 3, cols: int = 4, seed: int = 0)
     return still + 0.15 * noise.cumsum(0)
 
 
-def seen(reduction: Reduce, x: torch.Tensor) -> Candidates:
+def seen(reduction: Any, x: torch.Tensor) -> Candidates:
     """Candidates with a reading for every score; equal features have equal readings."""
     c = Candidates.grid(x)
     g = torch.Generator().manual_seed(99)
@@ -53,7 +53,7 @@ def seen(reduction: Reduce, x: torch.Tensor) -> Candidates:
     return Candidates(**{**vars(c), "readings": readings, "total": len(c)})
 
 
-def made(reduction: Reduce, c: Candidates) -> Weights:
+def made(reduction: Any, c: Candidates) -> Weights:
     """What the reduction does with them."""
     return weights(reduction.steps, c, reduction.order)
 
@@ -81,7 +81,11 @@ def peaks(x: np.ndarray, tokens: Sequence[int], count: int, k: int) -> list[int]
     density = [round(math.exp(-float(np.mean(np.sort(row)[:k] ** 2))), 12) for row in far]
     value = []
     for a in range(n):
-        better = [b for b in range(n) if density[b] > density[a] or (density[b] == density[a] > 0 and b < a)]
+        better = [
+            b
+            for b in range(n)
+            if density[b] > density[a] or (density[b] == density[a] > 0 and b < a)
+        ]
         gap = min((far[a, b] for b in better), default=far.max())
         value.append(density[a] * gap)
     order = sorted(range(n), key=lambda a: (-value[a], a))
@@ -97,6 +101,11 @@ def nearest(x: np.ndarray, token: int, centres: Sequence[int], metric: str = "di
         return round(float(((x[token] - x[centre]) ** 2).sum()), 7)
 
     return min(sorted(centres), key=lambda centre: (unlike(centre), centre))
+
+
+def units(kept: Iterable[int]) -> dict[int, dict[int, float]]:
+    """Rows of tokens as they are, for `same`."""
+    return {i: {i: 1.0} for i in kept}
 
 
 def rows_of(rows: Sequence[dict[int, float]], size: int) -> np.ndarray:

@@ -195,7 +195,9 @@ def unique_order(x: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["random", "clustered", "drifting"])
-@pytest.mark.parametrize(("keep", "tau", "u"), [(0.3, 0.02, 0.2), (0.2, -1.0, 0.4), (0.7, 0.3, 0.1)])
+@pytest.mark.parametrize(
+    ("keep", "tau", "u"), [(0.3, 0.02, 0.2), (0.2, -1.0, 0.4), (0.7, 0.3, 0.1)]
+)
 @pytest.mark.parametrize("variant", ["paper", "code"])
 def test_unicomp_is_its_loops(kind: str, keep: float, tau: float, u: float, variant: str) -> None:
     one = unicomp(keep, tau, u, variant=variant)
