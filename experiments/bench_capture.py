@@ -5,7 +5,7 @@
 The model has random weights: a LLaVA-OneVision with a decoder of 6 layers, 8 heads (8 key-value
 heads) and width 512, an MLP 2.75 times as wide, a vision tower too small to matter, and 196
 tokens a frame as in the published checkpoints. Every variant runs in a process of its own, all on
-the same model and clip. Peak memory is that of the process after its first forward pass. Times are
+the same model and clip. Peak memory is that of the process in its first forward pass. Times are
 taken round by round, the variants in turn, and a ratio is the median over rounds of the time by
 that round's bare time, so that other load on the machine cancels. Beyond PEERS_UP_TO tokens a
 time is that of the first pass, and the other tools are left out.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,18 +32,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 import xarray  # noqa: F401  (a run imports it; every variant has it)
+from bench_model import build
 
 import probe
 import probe.interop
 from probe.capture import AttentionEntropy, AttentionMass, AttentionReceived, TokenNorms
-from probe.testbed.architecture import CHAT_TEMPLATE
-from probe.testbed.tokenizer import build_tokenizer
+from probe.engine.cost_meter import Meter
 
 LAYERS, HEADS, WIDTH, MLP = 6, 8, 512, 1408
-SIDE, PATCH = 112, 4  # 28 x 28 patches, pooled to 14 x 14 tokens
-FRAME_TOKENS = 196
 TOKENS = (4100, 16000)
 ROUNDS = 9
 CLOCK = "cpu: processor time, with --threads 1 on a machine that is busy with other things"
@@ -70,49 +66,12 @@ PEERS_UP_TO = 6000
 VARIANTS = (BARE, *CAPTURES, *PEERS)
 
 
-def build(tokens: int, device: str, dtype: torch.dtype, eager: bool) -> tuple:
-    """The model with random weights, and an example of about that many tokens."""
-    tokenizer = build_tokenizer()
-    config = transformers.LlavaOnevisionConfig(
-        vision_config=transformers.SiglipVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
-            image_size=SIDE, patch_size=PATCH, vision_use_head=False,
-        ),
-        text_config=transformers.Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=MLP,
-            num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=HEADS,
-            max_position_embeddings=32768, initializer_range=0.08,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-        image_grid_pinpoints=[[SIDE, SIDE]], vision_feature_select_strategy="full",
-        vision_feature_layer=-1,
-    )  # fmt: skip
-    attention = {"text_config": "eager" if eager else "sdpa", "vision_config": "sdpa"}
-    torch.manual_seed(0)
-    kind = transformers.LlavaOnevisionForConditionalGeneration
-    hf = kind._from_config(config, attn_implementation=attention, dtype=dtype).to(device).eval()
-    size = {"height": SIDE, "width": SIDE}
-    processor = transformers.LlavaOnevisionProcessor(
-        image_processor=transformers.LlavaOnevisionImageProcessor(
-            size=size, image_grid_pinpoints=[[SIDE, SIDE]]
-        ),
-        video_processor=transformers.LlavaOnevisionVideoProcessor(size=size),
-        tokenizer=tokenizer,
-        num_image_tokens=(SIDE // PATCH) ** 2,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-    )
-    frames = round(tokens / FRAME_TOKENS)
-    video = np.random.default_rng(0).integers(0, 255, (frames, SIDE, SIDE, 3), dtype=np.uint8)
-    model = probe.load((hf, processor))
-    return model, model.encode(video, "Which object moves first?", frames=frames)
-
-
 def forward(variant: str, options: argparse.Namespace, tokens: int) -> tuple[Callable, int]:
     """One variant as a function without arguments, and the number of tokens."""
     dtype = getattr(torch, options.dtype)
-    model, x = build(tokens, options.device, dtype, eager=variant in PEERS)
+    shape = {"layers": LAYERS, "heads": HEADS, "width": WIDTH, "mlp": MLP}
+    where = {"device": options.device, "dtype": dtype}
+    model, x = build(tokens, **shape, **where, eager=variant in PEERS)
     readout = torch.as_tensor(x.layout.readout, device=options.device)
     inputs = x.inputs | {"use_cache": False, "logits_to_keep": readout}
 
@@ -176,22 +135,12 @@ def timed(function: Callable, options: argparse.Namespace) -> tuple[float, Any]:
     return clock() - started, found
 
 
-def peak(device: str) -> float:
-    """Peak memory of this process so far, in MB."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e6
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss would begin at the parent's size
-        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
 def work(options: argparse.Namespace) -> None:
     """A variant's own process: what its first pass took, then a time for every line it gets."""
     function, count = forward(options.variant, options, options.tokens[0])
-    spent, found = timed(function, options)
-    print(count, peak(options.device), spent, flush=True)
+    with Meter(options.device) as meter:
+        spent, found = timed(function, options)
+    print(count, (meter.peak or float("nan")) / 1e6, spent, flush=True)
     if options.variant.startswith("all rows"):
         check(found, options.dtype == "float32")
     del found

@@ -2,14 +2,14 @@
 
     python experiments/bench_sweep.py [--out figures/bench_sweep.md]
 
-The model has random weights: a decoder of 12 layers and width 512, about 2,000 tokens. Three sweeps:
+The model has random weights: a decoder of 12 layers and width 512, about 2,000 tokens. The sweeps:
 
 - knockout of video -> question in every window of layers, first to last: 78 of them;
 - half of the visual tokens dropped from layer k on, for every k, by norm and by FastV, which reads
   the attention of the layer before.
 
-Both ways run in one process, in turn, round by round; a ratio is the median over rounds. The sweep's
-time has everything in it, its untouched run too.
+Both ways run in one process, in turn, round by round; a ratio is the median over rounds. The time
+of the sweep has everything in it, its untouched run too.
 """
 
 from __future__ import annotations

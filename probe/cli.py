@@ -73,6 +73,38 @@ def run(
 
 
 @app.command()
+def sweep(
+    video: Annotated[str, typer.Argument(help="A video file.")],
+    ask: Annotated[str, typer.Option("--ask", help="The question.")],
+    ablate: Annotated[
+        list[str], typer.Option(help='For example "fastv(k=2, keep=0.5)"; repeat it for each row.')
+    ],
+    model: Model = "testbed/onevision",
+    frames: Annotated[int, typer.Option(help="Frames, uniformly over the clip.")] = 16,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A possible answer; repeat it for each.")
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Beside each, the same with one part swapped.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Run many ablations on one clip and print what each does to the answer, and its cost."""
+    from probe.report.sweep_command import command
+
+    command(
+        video,
+        ask,
+        tuple(ablate),
+        model=model,
+        frames=frames,
+        options=tuple(option or ()),
+        controls=controls,
+        as_json=json,
+    )
+
+
+@app.command()
 def doctor(
     model: Annotated[str, typer.Argument(help="Built-in name, folder, or Hugging Face id.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
@@ -103,12 +135,15 @@ def captures() -> None:
 
 @app.command()
 def ablations(
-    markdown: Annotated[bool, typer.Option(help="as Markdown tables, for documents")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="One of them: its arguments, stages and notes.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="As Markdown tables, for documents.")] = False,
 ) -> None:
     """List what can be taken away or changed in a run: operators, published methods, parts."""
     from probe import listing
 
-    listing.ablations(markdown)
+    listing.ablations(name, markdown)
 
 
 def main() -> None:

@@ -99,7 +99,10 @@ def from_json(data: Mapping[str, Any], names: Mapping[str, Callable]) -> Any:
         ProbeError: an unknown kind or argument.
     """
     arguments = {key: _rebuild(value, names) for key, value in data.items() if key != "kind"}
-    return _make(str(data.get("kind")), names, (), arguments)
+    kind = str(data.get("kind"))
+    # A recipe may have the name that a class has in snake case; JSON has classes.
+    classes = {snake(key): key for key in names if key[:1].isupper()}
+    return _make(classes.get(kind, kind), names, (), arguments)
 
 
 def parse(text: str, names: Mapping[str, Callable]) -> list:
@@ -126,6 +129,8 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
             made = _evaluate(node, names, text)
             found.extend(made if isinstance(made, list | tuple) else [made])
     wrong = next((item for item in found if not isinstance(item, Spec)), None)
+    if not found and body:
+        raise ProbeError(f"'{text}' leaves everything as it is; there is nothing to take away")
     if wrong is not None or not found:
         raise ProbeError(f"cannot read '{text}': {wrong!r} is not a capture or an ablation")
     return found
@@ -135,7 +140,8 @@ def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         arguments = [_evaluate(argument, names, text) for argument in node.args]
         keywords = {k.arg or "**": _evaluate(k.value, names, text) for k in node.keywords}
-        return _make(node.func.id, {**names, "range": range}, arguments, keywords)
+        known = {"range": range} if node.func.id == "range" else names
+        return _make(node.func.id, known, arguments, keywords)
     if isinstance(node, ast.Name):
         return _make(node.id, names, (), {})
     if isinstance(node, ast.List | ast.Tuple):
@@ -149,9 +155,9 @@ def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
 def _lookup(name: str, names: Mapping[str, Callable]) -> Callable:
     if name in names:
         return names[name]
-    by_kind = {snake(key): value for key, value in names.items()}
+    by_kind = {snake(key): key for key in names}
     if name in by_kind:
-        return by_kind[name]
+        return names[by_kind[name]]
     module, _, attribute = name.partition(":")
     if attribute:
         try:

@@ -13,7 +13,9 @@ COLUMNS = {
     "test_ablations_are_masks": "ablated = masked",
     "test_no_rope_is_tables_of_angle_zero": "no rotation",
     "test_decoding_is_recomputing": "decode = recompute",
+    "test_places_together": "all places at once",
     "test_every_ablation": "every ablation",
+    "test_each_place": "each place",
 }
 HEAD = """# Every family against independent references
 
@@ -22,8 +24,10 @@ real processors, float32. A cell has the number of tests that passed and the lar
 relative to the largest value (or to 1): statistics of attention and logits against the dense maps
 and logits of transformers' eager attention; the sum of contributions against the logit; generation
 (token ids equal to plain generation) against the logits of a full pass; ablations against masks
-and rotary tables set by plain hooks; decoding with a cut cache against a full pass; and every
-ablation, decoded and by its full path.
+and rotary tables set by plain hooks; decoding with a cut cache against a full pass; one list with
+an ablation of every place, decoded against recomputed; every ablation, decoded and by its full
+path; and one ablation of each place and kind, decoded against recomputed, with the lengths that
+were predicted, and in a sweep as in a run.
 
 """
 

@@ -57,7 +57,7 @@ class Own(Capture):
 
 @pytest.mark.parametrize("made", ABLATIONS + CAPTURES, ids=str)
 def test_json_and_text_round_trip(made) -> None:
-    names = ablate.names() | capture.captures()
+    names = {**ablate.names(), **capture.captures()}
     assert from_json(json.loads(json.dumps(made.to_json())), names) == made
     assert parse(str(made), names) == [made]
     assert hash(parse(str(made), names)[0]) == hash(made)

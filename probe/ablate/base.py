@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -168,3 +169,7 @@ class Ablation(Spec):
         Raises:
             ProbeError: it changed nothing that it claims to change.
         """
+
+
+# What users give: one, several, and recipes of several among them.
+Ablations = Ablation | Sequence[Ablation | Sequence[Ablation]]

@@ -32,7 +32,7 @@ class Encoder(Ablation):
     """
 
     place: ClassVar[str] = "vision encoder"
-    source: ClassVar[str] = "choice and mean of encoder layers (#14, #41 of the published systems)"
+    source: ClassVar[str] = "choice and mean of encoder layers, as in Manager (Xu et al. 2025)"
     always_shown: ClassVar[tuple[str, ...]] = ("layers",)
 
     layers: int | Sequence[int] | None = None

@@ -100,4 +100,3 @@ class NoRope(EdgeAblation):
         ids = session.flow.ids(call.layer)
         index = torch.as_tensor(positions[numbers.cpu().numpy()], device=ids.device)
         return ids[..., index].float()
-

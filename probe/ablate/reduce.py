@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from probe.ablate import vision_sites
-from probe.ablate.base import Ablation
-from probe.ablate.encoder_readings import Readings, reads_encoder
+from probe.ablate.encoder_readings import Readings
+from probe.ablate.plan import Plan
 from probe.ablate.recipe import recipe
-from probe.ablate.reduction.build import Step, build, weights
+from probe.ablate.reduction.build import build, weights
 from probe.ablate.reduction.bypass import Bypass
 from probe.ablate.reduction.candidates import Candidates
-from probe.ablate.reduction.parts import Budget, Pooling, Rest, Score, Segment, Select, Split
+from probe.ablate.reduction.match import matched
 from probe.ablate.reduction.record import Reduction
-from probe.ablate.reduction.rest import Drop
-from probe.ablate.reduction.segment import Whole
-from probe.ablate.reduction.select import TopK
 from probe.ablate.reduction.weights import Weights
-from probe.ablate.renumber import POLICIES, renumber
+from probe.ablate.renumber import renumber
 from probe.ablate.scores import LastQuery
-from probe.ablate.sites import Layer, Mid, Site, Vision, VisionOut
+from probe.ablate.sites import Layer, Mid
 from probe.errors import ProbeError
-from probe.models.selection import NoClip, Selection
+from probe.models.selection import NoClip
 from probe.spec import resolve_layers
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
-    from probe.engine.cost_lengths import Lengths
     from probe.engine.session import Session
     from probe.engine.vision_call import VisionCall
 
 
 @dataclass(frozen=True)
-class Reduce(Ablation):
+class Reduce(Plan):
     """Fewer tokens at a site: y = W x with a sparse W, an anchor and a mass per row.
 
     The choice is made once, in the prefill. Kept tokens stay in order. The cache of layers that
@@ -52,74 +48,12 @@ class Reduce(Ablation):
             the "mean" (rounded down) of the tokens merged; the "first" of them.
         cache: "forward": layers before the site keep the keys of dropped tokens; "retroactive":
             they lose them after the prompt, so that decoding does not read them.
+        match: in controls: the steps whose number of outputs this has to have, exactly.
         order: "raster" by anchor, or "published": as the method puts them (with "reindex").
     """
 
-    place: ClassVar[str] = "hidden states"
-    source: ClassVar[str] = "a sparse matrix over tokens; general form of FastV (arXiv 2403.06764)"
-    always_shown: ClassVar[tuple[str, ...]] = ("at", "score")
-
-    at: Site = Layer(2)
-    score: Score | None = LastQuery()
-    keep: float | None = None
-    keep_tokens: int | None = None
-    budget: Budget | None = None
-    select: Select = TopK()
-    rest: Rest = Drop()
-    segment: Segment = Whole()
-    split: Split | None = None
-    pieces: tuple[Step, ...] = ()
-    pool: Pooling | None = None
-    then: tuple[Step, ...] = ()
-    of: Selection = "video"
-    position: str = "keep"
-    cache: str = "forward"
-    order: str = "raster"
-
-    @property
-    def acts(self) -> str:
-        if isinstance(self.at, Vision | VisionOut):
-            return "vision encoder"
-        before = isinstance(self.at, Layer) and self.at.k == 0
-        return "tokens before the language model" if before else self.place
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps in order."""
-        names = ("segment", "split", "pieces", "score", "keep", "keep_tokens", "budget")
-        names = (*names, "select", "rest", "pool")
-        return (Step(**{name: getattr(self, name) for name in names}), *self.then)
-
-    @property
-    def leaves(self) -> tuple[Score, ...]:
-        """Every score in it."""
-        return tuple(dict.fromkeys(leaf for step in self.steps for leaf in step.leaves()))
-
-    @property
-    def proxies(self) -> tuple[str, ...]:
-        """What stands for what a model does not have, such as a CLS token."""
-        return tuple(f"{leaf}: {leaf.proxy}" for leaf in self.leaves if getattr(leaf, "proxy", ""))
-
-    def listens(self, event: str) -> bool:
-        reads = {what for leaf in self.leaves for what in leaf.reads}
-        if event == "attention":
-            return "attention" in reads
-        if event == "vision_tokens":
-            return isinstance(self.at, Vision | VisionOut)
-        if event == "middle":
-            return isinstance(self.at, Mid)
-        if event == "vision_attention":
-            return reads_encoder(self.leaves)
-        if event == "bypass":
-            return isinstance(self.rest, Bypass)
-        if event == "reduce":
-            return True
-        return event == "evict" and self.cache == "retroactive"
-
-    # -- before the run --------------------------------------------------------------------
-
     def start(self, session: Session) -> dict | None:
-        self._check()
+        self.check()
         try:
             candidates = session.layout.select(self.of)
         except NoClip:
@@ -144,7 +78,7 @@ class Reduce(Ablation):
         for leaf in self.leaves:
             if "attention" in leaf.reads:
                 leaf.attention_layer(k)
-        sized = self._sized(len(candidates))
+        sized = self.sized(len(candidates))
         if sized == len(candidates) and self.select.exact and not session.force:
             return None
         return {
@@ -155,62 +89,6 @@ class Reduce(Ablation):
             "inert": sized == len(candidates) or any(step.inert for step in self.steps),
             "done": None,
         }
-
-    def _check(self) -> None:
-        if not isinstance(self.at, Site) or not isinstance(self.score, Score | None):
-            raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
-        if isinstance(self.at, Vision | VisionOut) and self.of != "video":
-            raise ProbeError(
-                f'{self.kind}: of="{self.of}" names tokens of the prompt, and {self.at} is before '
-                "it; use at=tokens()"
-            )
-        if self.position not in POLICIES:
-            raise ProbeError(f"{self.kind}: position={self.position!r} is none of {POLICIES}")
-        if self.cache not in ("forward", "retroactive"):
-            raise ProbeError(f'{self.kind}: cache={self.cache!r}; write "forward", "retroactive"')
-        if self.order not in ("raster", "published"):
-            raise ProbeError(f'{self.kind}: order={self.order!r}; write "raster" or "published"')
-        if self.order == "published" and self.position != "reindex":
-            raise ProbeError(
-                f'{self.kind}: order="published" moves tokens; it goes with position="reindex"'
-            )
-        sized = (self.keep, self.keep_tokens, self.budget, self.pool, self.split)
-        plain = type(self.select) is TopK and type(self.rest) is Drop
-        if all(v is None for v in sized) and plain and not self.then:
-            raise ProbeError(f"{self.kind}: give keep= (a fraction) or keep_tokens= (a number)")
-        for step in self.steps:
-            step.allowance()
-
-    def _sized(self, candidates: int) -> int | None:
-        """How many are to stay of one pool of candidates; None where that is not known."""
-        step, budget = self.steps[0], self.steps[0].allowance()
-        whole = type(step.segment) is Whole and step.split is None and step.pool is None
-        if not whole or budget is None or self.then:
-            return None
-        if self.keep_tokens is not None and self.keep_tokens > candidates:
-            raise ProbeError(
-                f"{self.kind}: keep_tokens={self.keep_tokens}; there are {candidates} candidates"
-            )
-        return budget.expected([candidates])
-
-    def effect(self, lengths: Lengths) -> Lengths | None:
-        if not isinstance(self.at, Layer | Mid):
-            return None
-        k = self.at.k
-        sizes = self.segment.sizes(lengths.frames, lengths.entering(k))
-        budget = self.steps[0].allowance()
-        unknown = self.split or self.pool or self.then or not self.select.exact
-        if sizes is None or budget is None or unknown:
-            return None
-        kept = budget.expected(sizes)
-        if kept is None:
-            return None
-        if isinstance(self.rest, Bypass):
-            return lengths.only(k, kept)
-        if isinstance(self.at, Mid):
-            return lengths.middle(k, kept)
-        shorter = lengths.after(k, kept)
-        return shorter.retroactive(kept) if self.cache == "retroactive" else shorter
 
     # -- in the run ------------------------------------------------------------------------
 
@@ -238,7 +116,8 @@ class Reduce(Ablation):
             full, state["done"] = vision_sites.in_prompt(state, str(self), rows)
         else:
             full = self._at_layer(session, state, layer, x, rows)
-        session.reductions.append(state["done"])
+        if state["done"] is not None:
+            session.reductions.append(state["done"])
         if full.is_identity:
             return None
         if self.position != "keep":
@@ -250,7 +129,8 @@ class Reduce(Ablation):
             return None
         rows = session.positions[layer]
         full = self._at_layer(session, state, layer + 1, x, rows)
-        session.reductions.append(state["done"])
+        if state["done"] is not None:
+            session.reductions.append(state["done"])
         if self.position != "keep" and not full.is_identity:
             renumber(session, layer + 1, self.position, rows, full)
         return full
@@ -260,8 +140,9 @@ class Reduce(Ablation):
     ) -> Weights:
         """Weights over all rows that enter the layer."""
         inside = np.flatnonzero(np.isin(rows, state["candidates"]))
-        c = self._candidates(session, state, x, rows, inside)
-        w, segment, piece = build(self.steps, c, self.order)
+        if not len(inside):
+            return Weights.selection(np.arange(len(rows)), len(rows))
+        w, segment, piece = self._built(self._candidates(session, state, x, rows, inside))
         seen = rows[inside][w.anchor]
         state["done"] = Reduction(str(self), layer, w, rows[inside], seen, self.proxies)
         known, there = session.flow.rows, rows[inside][np.sort(w.anchor)]
@@ -273,6 +154,14 @@ class Reduce(Ablation):
         others = np.setdiff1d(np.arange(len(rows)), inside)
         full = Weights.stack([w.within(inside, len(rows)), Weights.selection(others, len(rows))])
         return full.raster()
+
+    def _built(self, c: Candidates) -> tuple[Weights, np.ndarray, np.ndarray]:
+        """The weights, and the segment and piece of each output."""
+        w, segment, piece = build(self.steps, c, self.order)
+        if not self.match:
+            return w, segment, piece
+        w = matched(w, len(weights(self.match, c)), c, self.steps)
+        return w, c.segment[w.anchor], c.piece[w.anchor]
 
     def _candidates(
         self, session: Session, state: dict, x: Tensor, rows: np.ndarray, inside: np.ndarray
@@ -300,7 +189,9 @@ class Reduce(Ablation):
             return None
         rows = session.positions[layer]
         inside = np.flatnonzero(np.isin(rows, state["candidates"]))
-        w = weights(self.steps, self._candidates(session, state, x, rows, inside))
+        if not len(inside):
+            return None
+        w, _, _ = self._built(self._candidates(session, state, x, rows, inside))
         state["done"] = Reduction(str(self), layer, w, rows[inside], rows[inside][w.anchor])
         session.reductions.append(state["done"])
         gone = np.setdiff1d(inside, inside[w.anchor])
@@ -313,19 +204,15 @@ class Reduce(Ablation):
         return {n: np.setdiff1d(session.present[n], gone) for n in range(state["k"])}
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
+        if any("embedding" in leaf.reads for leaf in self.leaves):
+            return 0, 0
         first = state["k"] - isinstance(self.at, Mid)
         return min([first, *state["readings"].layers.values()]), 0
-
-    def _sibling_fired(self, session: Session) -> bool:
-        """One stage of a recipe may find nothing to do on a clip where another does."""
-        stem, numbered, _ = str(self).rpartition("[")
-        alike = [r for r in session.reductions if numbered and r.name.rpartition("[")[0] == stem]
-        return any(not one.weights.is_identity for one in alike)
 
     def finish(self, session: Session, state: dict) -> None:
         done = state["done"]
         idle = done is None or (done.weights.is_identity and not state["inert"])
-        if idle and not session.force and not self._sibling_fired(session):
+        if idle and not session.force:
             raise ProbeError(f"{self}: it dropped and merged nothing; the ablation did not fire")
         layers = range(state["k"], session.model.n_layers)
         layers = [state["k"]] if isinstance(self.rest, Bypass) else layers

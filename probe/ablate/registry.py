@@ -123,8 +123,6 @@ PARTS = {
     "KeyMerge": "reduction.by_key",
     "Bypass": "reduction.bypass",
     "Cells": "reduction.cells",
-    "Evenly": "reduction.even",
-    "Unmerged": "reduction.even",
     "Blend": "reduction.merge",
     "Merge": "reduction.merge",
     "Bipartite": "reduction.merge_bipartite",

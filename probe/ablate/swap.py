@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from probe import spec
 from probe.errors import ProbeError
 from probe.spec import Spec
+from probe.spec import text as text_of
 
 # A path such as `0.score` or `1.then.0.rest` in place of a keyword, which Python has no syntax for.
 _PATH = re.compile(r"(?<=[(,])(\s*)((?:\d+|[a-z_]+)(?:\.(?:\d+|[a-z_]+))+)(\s*=)")
@@ -22,8 +23,23 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
         ProbeError: text that is not calls of known names, or a path that leads nowhere.
     """
     plain = _PATH.sub(lambda m: f"{m[1]}path__{m[2].replace('.', '__')}{m[3]}", text)
-    wrapped = {name: _with_paths(name, made) for name, made in names.items()}
-    return spec.parse(plain, wrapped)
+    return spec.parse(plain, _Wrapped(names))
+
+
+class _Wrapped(Mapping[str, Callable]):
+    """The same names; what they make takes paths among its arguments."""
+
+    def __init__(self, names: Mapping[str, Callable]) -> None:
+        self.names = names
+
+    def __getitem__(self, name: str) -> Callable:
+        return _with_paths(name, self.names[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def _with_paths(name: str, made: Callable) -> Callable:
@@ -31,11 +47,25 @@ def _with_paths(name: str, made: Callable) -> Callable:
         paths = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("path__")}
         found = made(*args, **kwargs)
         for key, value in paths.items():
-            found = put(found, key.removeprefix("path__").split("__"), value, name)
+            path = key.removeprefix("path__")
+            changed = put(found, path.split("__"), value, name)
+            found = _labelled(changed, found, f", {path.replace('__', '.')}={text_of(value)})")
         return found
 
     call.__name__ = getattr(made, "__name__", name)
     return call
+
+
+def _labelled(changed: Any, before: Any, ending: str) -> Any:
+    """The changed recipe with the names it had, `ending` in place of their last bracket."""
+    if isinstance(changed, list | tuple):
+        pairs = zip(changed, before, strict=True)
+        return type(changed)(_labelled(one, old, ending) for one, old in pairs)
+    old = vars(before).get("_label")
+    if old is None:
+        return changed
+    head, _, number = old.rpartition(")")
+    return changed.labelled(f"{head}{ending}{number}")
 
 
 def put(where: Any, path: Sequence[str], value: Any, owner: str) -> Any:
@@ -76,7 +106,8 @@ def controls(recipe: Any) -> dict[str, Any]:
 
     Every reduction of the recipe is swapped at once: its scores for Random(0) and for Uniform(),
     its segmentation for whole frames at a fixed distance, its treatment of the rest for Drop(),
-    its budget for an equal share.
+    its budget for an equal share. Where the swap alone would give another number of tokens, those
+    of the lowest score leave, or dropped ones of the highest stay (`Reduce.match`).
 
     Args:
         recipe: what a recipe returned: one operator or a list of them.
@@ -103,10 +134,25 @@ def controls(recipe: Any) -> dict[str, Any]:
     for name, (field, make) in swaps.items():
         changed = _everywhere(recipe, field, make)
         if changed != recipe:
-            found[name] = changed
+            found[name] = _labelled(_counted(changed, recipe), recipe, f", {name})")
     if not found:
         raise ProbeError("controls: there is no reduction with a component to swap in it")
     return found
+
+
+def _counted(changed: Any, recipe: Any) -> Any:
+    """Reductions that differ from the recipe's are held to the recipe's own number of tokens."""
+    from probe.ablate.plan import Plan
+
+    if isinstance(changed, list | tuple):
+        pairs = zip(changed, recipe, strict=True)
+        return type(changed)(_counted(one, own) for one, own in pairs)
+    if not isinstance(changed, Plan) or changed == recipe:
+        return changed
+    same = replace(changed, score=recipe.score) == recipe and not recipe.then and not recipe.pieces
+    budget = recipe.steps[0].allowance()
+    known = budget is not None and recipe.select.exact and budget.expected([100]) is not None
+    return changed if same and known else replace(changed, match=recipe.steps)
 
 
 def _equal(old: Any) -> Any:
@@ -128,6 +174,8 @@ def _everywhere(where: Any, field: str, make: Callable[[Any], Any]) -> Any:
         old = getattr(where, one.name)
         if one.name == field and isinstance(old, Spec) and _swappable(field, old):
             changes[one.name] = make(old)
+            if field == "score" and hasattr(where, "refresh"):  # of attention, which is not read
+                changes["refresh"] = None
         elif one.name in ("pieces", "then"):
             changes[one.name] = _everywhere(old, field, make)
     changes = {name: new for name, new in changes.items() if new != getattr(where, name)}

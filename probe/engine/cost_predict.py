@@ -117,6 +117,8 @@ def predict(
     full, ablations = _lengths(shape, x), _ablations(ablate)
     found = _lengths(shape, _prepared(model, x, ablations))
     for one in ablations:
+        if one.listens("prepare"):
+            continue  # what it does to the prompt is in the prompt already
         after = one.effect(found)
         if after is None:
             raise ProbeError(

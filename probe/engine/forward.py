@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.ablate.base import Ablation
+from probe.ablate.base import Ablation, Ablations
 from probe.ablate.compose import in_order, label, prepared
 from probe.capture.base import Capture
 from probe.engine import contrast, steps
@@ -30,7 +30,7 @@ def run(
     model: VideoModel,
     x: Example,
     captures: Sequence[Capture] = (),
-    ablations: Sequence[Ablation] = (),
+    ablations: Ablations = (),
     *,
     logits: str = "readout",
     force: bool = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from probe.ablate.base import Ablation
+from probe.ablate.base import Ablation, Ablations
 from probe.ablate.compose import in_order, prepared
 from probe.capture.base import Capture
 from probe.engine import contrast
@@ -32,7 +32,7 @@ def generate(
     model: VideoModel,
     x: Example,
     captures: Sequence[Capture] = (),
-    ablations: Sequence[Ablation] = (),
+    ablations: Ablations = (),
     *,
     max_new_tokens: int = 64,
     seed: int | None = None,

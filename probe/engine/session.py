@@ -168,11 +168,28 @@ class Session:
         return any(hooks.implements(a, e) for a in listening for e in events)
 
     def finish(self) -> None:
-        """Let every ablation prove that it fired, and every vision layer that it was reached."""
+        """Let every ablation prove that it fired, and every vision layer that it was reached.
+
+        Raises:
+            ProbeError: one that changed nothing; a stage of a recipe may find nothing to do on a
+                clip where another stage does.
+        """
         if self.vision is not None:
             self.vision.finish()
+        idle: dict[str, ProbeError] = {}
+        fired: set[str] = set()
         for ablation, state in self.ablations:
-            ablation.finish(self, state)
+            stem = str(ablation).rpartition("[")[0] or str(ablation)
+            try:
+                ablation.finish(self, state)
+                fired.add(stem)
+            except ProbeError as error:
+                if "did not fire" not in str(error):
+                    raise
+                idle.setdefault(stem, error)
+        for stem, error in idle.items():
+            if stem not in fired:
+                raise error
 
     # -- events ----------------------------------------------------------------------------
 

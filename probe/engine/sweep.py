@@ -14,12 +14,14 @@ from probe.ablate.base import Ablation
 from probe.ablate.compose import in_order, label, prepared
 from probe.engine.collect import collect, kept_table
 from probe.engine.cost import cost
+from probe.engine.flow import CHANGES_LENGTH
 from probe.engine.forward import as_list, meta, run
 from probe.engine.health import explain
 from probe.engine.hooks import VISION_EVENTS, implements
 from probe.engine.result import Run
 from probe.engine.reuse import Clean, resume
 from probe.engine.session import Session
+from probe.engine.vision_edit import EDITS
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from probe.models.video_model import VideoModel
 
 # An ablation that listens to one of these changes what the layers are called with.
-WHOLE = (*VISION_EVENTS, "ids", "tables", "evict")
+WHOLE = (*VISION_EVENTS, *EDITS, "ids", "tables", "evict")
 Measure = Callable[[Run], Any] | Any
 
 
@@ -97,6 +99,8 @@ def _begins(
     found = [one.affects(session, state) for one, state in active] or [(model.n_layers, first)]
     layer = min(layer for layer, _ in found)
     row = min(row for _, row in found)
+    if any(implements(one, event) for one, _ in active for event in CHANGES_LENGTH):
+        row = 0  # rows that leave the stream cannot be written into the clean run's keys
     return session, layer, min(row, first)
 
 

@@ -17,7 +17,7 @@ from probe.models.given import Turn, turns, visual
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probe.ablate.base import Ablation
+    from probe.ablate.base import Ablations
     from probe.capture.base import Capture
     from probe.engine.batch import Batch
     from probe.engine.result import Run
@@ -126,7 +126,7 @@ class VideoModel(Anatomy):
         self,
         x: Example | list[Example],
         capture: Sequence[Capture] = (),
-        ablate: Sequence[Ablation] = (),
+        ablate: Ablations = (),
         *,
         logits: str = "readout",
     ) -> Run | Batch:
@@ -161,7 +161,7 @@ class VideoModel(Anatomy):
         self,
         x: Example | list[Example],
         capture: Sequence[Capture] = (),
-        ablate: Sequence[Ablation] = (),
+        ablate: Ablations = (),
         **generation_kwargs: Any,
     ) -> Run | Batch:
         """Generate an answer; captures have a `step` dim, one entry per generated token.
@@ -183,7 +183,7 @@ class VideoModel(Anatomy):
         x: Example,
         count: int,
         capture: Sequence[Capture] = (),
-        ablate: Sequence[Ablation] = (),
+        ablate: Ablations = (),
         *,
         seed: int = 0,
         **generation_kwargs: Any,
@@ -245,7 +245,7 @@ class VideoModel(Anatomy):
         return sweep(self, x, ablations, measure, progress=progress)
 
     @contextmanager
-    def ablated(self, x: Example, ablate: Sequence[Ablation]) -> Iterator[Any]:
+    def ablated(self, x: Example, ablate: Ablations) -> Iterator[Any]:
         """The Hugging Face model with ablations on, for a user's own loop over `x.inputs`.
 
         Raises:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probe.ablate.base import Ablation
+from probe.ablate.compose import in_order, label
 from probe.ablate.knockout import Knockout
 from probe.ablate.recipes.rotary import edvt
 from probe.ablate.reduce import fastv
@@ -23,6 +24,7 @@ from probe.diagnose.items import existence
 from probe.diagnose.margin import Margin, margin
 from probe.diagnose.redundancy import KEEP, droppable_from, redundancy
 from probe.engine.session import Session
+from probe.report.ablated import by_layer, visual_tokens
 from probe.report.checks import checks
 from probe.report.findings import Findings
 
@@ -62,7 +64,7 @@ def analyse(
     model: VideoModel,
     asked: Asked,
     *,
-    ablate: Sequence[list[Ablation]] = (),
+    ablate: Mapping[str, list[Ablation]] | None = None,
     existence_items: int = 0,
     max_new_tokens: int = 32,
     manifest: dict[str, Any] | None = None,
@@ -73,7 +75,8 @@ def analyse(
     Args:
         model: what to look into.
         asked: clip and question.
-        ablate: ablations of the user's, each a list that is applied together, added to the table.
+        ablate: ablations of the user's, added to the table: lists that are applied together, by
+            the name of their row.
         existence_items: testbed items a split for the existence questions; 0 leaves them out.
         max_new_tokens: length of the answer at most.
         manifest: settings to store with the findings.
@@ -81,8 +84,10 @@ def analyse(
     """
     progress("reading the clip and answering")
     x = model.encode(asked.clip, asked.question, frames=None)
-    for ablations in ablate:  # bad arguments are refused before anything is computed
-        Session(model, x, (), ablations)
+    own = {name: in_order(ablations) for name, ablations in (ablate or {}).items()}
+    for ablations in own.values():  # bad arguments are refused before anything is computed
+        if not any(one.listens("prepare") for one in ablations):
+            Session(model, x, (), ablations)
     generated = model.generate(x, max_new_tokens=max_new_tokens)
     plain = model.run(x)
     follow = margin(model, x, plain, options=asked.options)
@@ -110,7 +115,7 @@ def analyse(
         progress("existence questions over the testbed")
         hallucinated["existence"] = existence(model, existence_items)
     progress("ablations")
-    table = _ablations(model, x, follow, plain, ablate)
+    table = _ablations(model, x, follow, plain, own)
     progress("checking the numbers")
     found = checks(model, x, plain, captured, generated)
     # A family that cannot do without a clip is shown a grey one.
@@ -140,7 +145,7 @@ def analyse(
 
 
 def _ablations(
-    model: VideoModel, x: Example, follow: Margin, plain: Run, own: Sequence[list[Ablation]]
+    model: VideoModel, x: Example, follow: Margin, plain: Run, own: Mapping[str, list[Ablation]]
 ) -> pd.DataFrame:
     import pandas as pd
 
@@ -155,21 +160,24 @@ def _ablations(
         [Knockout("video -> text", layers=range(half))],
         [Knockout("video -> text", layers=range(half, model.n_layers))],
     ]
-    rows = [_row("nothing", follow, plain, x)]
-    for ablations in [*standard, *own]:
-        run = model.run(x, ablate=ablations)
-        rows.append(_row("; ".join(map(str, ablations)), follow, run, x))
+    rows = [_row("nothing", follow, plain, False)]
+    rows += [_row(label(one), follow, model.run(x, ablate=one), False) for one in standard]
+    rows += [_row(name, follow, model.run(x, ablate=one), True) for name, one in own.items()]
     return pd.DataFrame(rows)
 
 
-def _row(name: str, follow: Margin, run: Run, x: Example) -> dict[str, Any]:
-    video = x.layout.select("video")
+def _row(name: str, follow: Margin, run: Run, own: bool) -> dict[str, Any]:
+    counts, cost = visual_tokens(run), run.cost
+    whole = len(run.layout.select("video")) if run.layout is not None and run.layout.clips else 0
     return {
         "name": name,
         "margin": follow.of(run),
         "answer": run.tokens[0],
-        "tokens_kept": float(run.kept.values[:, video].mean()),
-        "flops_ratio": run.cost.macs / run.cost.macs_full,
+        "tokens_kept": float(np.mean(counts)) / max(whole, 1),
+        "flops_ratio": cost.macs / cost.macs_full,
+        "kv_ratio": (cost.kv_bytes or 0) / (cost.kv_bytes_full or 1),
+        "visual_tokens": by_layer(counts),
+        "own": own,
     }
 
 

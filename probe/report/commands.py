@@ -88,10 +88,10 @@ def run(
     with steps() as step:
         step("reading the video")
         clip = read(video, frames=frames, stream=stream, allow_partial=allow_partial)
-        from probe.ablate import parse
+        from probe.report.sweep_command import named
 
         clip = replace(clip, source=Path(video).name)
-        own = [parse(text) for text in ablate]
+        own = named(ablate)
         step(f"loading {model}")
         loaded = load(model)
         from probe.report.analyse import Asked, analyse
@@ -137,6 +137,12 @@ def conclude(findings: Findings, out: Path) -> None:
     print(f"\n{findings.question}  ->  {findings.answer}")
     for number, line in enumerate(findings.summary, 1):
         print(f"{number}. {line}")
+    for row in findings.ablations.query("own").to_dict("records"):
+        print(
+            f"{row['name']}: answers '{row['answer'].strip()}', margin {row['margin']:.2f} instead "
+            f"of {findings.full_margin:.2f}; visual tokens: {row['visual_tokens']}; "
+            f"{row['flops_ratio']:.0%} of the prefill MACs, {row['kv_ratio']:.0%} of the KV cache"
+        )
     failed = findings.checks.query("not passed")["name"].tolist()
     print(f"checks: {'all passed' if not failed else 'FAILED: ' + ', '.join(failed)}")
     print(f"report: {out / 'report.html'}  figures: {out / 'figures'}  data: {out / 'data.zarr'}")

@@ -42,7 +42,8 @@ class Findings:
             over many items existence (split, n, accuracy, low, high, yes_rate) where it was run.
         full_margin, blind_margin: margin with everything, and without any clip.
         ablations: one row per ablation run on this clip: name, margin, answer, tokens_kept
-            (mean share of the video tokens over layers), flops_ratio.
+            (mean share of the video tokens over layers), flops_ratio, kv_ratio, visual_tokens
+            (by layer, as text), own (asked for by the user).
         checks: one row per self-check: name, value, limit, passed.
         summary: the five lines printed at the end.
         manifest: versions, seeds, settings, input hashes, the command that repeats it.

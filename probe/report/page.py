@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,6 +78,7 @@ def verdict(answer: str, gold: str | None) -> str | None:
 def bar(value: float, low: float, high: float) -> str:
     """Left edge and width of a bar from 0 to `value`, in percent of a span that includes 0."""
     low, high = min(low, 0.0), max(high, 0.0)
+    value = 0.0 if math.isnan(value) else value  # a contrast may remove both tokens
     width = high - low or 1.0
     start, end = sorted((0.0, float(value)))
     left, right = (min(max((x - low) / width, 0), 1) for x in (start, end))
@@ -102,6 +104,7 @@ def _environment() -> jinja2.Environment:
         "printable": printable,
     }
     environment.globals["bar"] = bar
+    environment.tests["finite"] = math.isfinite
     return environment
 
 

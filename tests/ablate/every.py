@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,14 +11,15 @@ import numpy as np
 from probe.ablate import Patch, SparseReconstruction, Steer, parse
 from probe.ablate.base import Ablation
 from probe.ablate.recipes.heads import visual_head_pruning
-from probe.ablate.recipes.schedules import g_search
+from probe.ablate.recipes.schedules import g_search, schedule
 from probe.capture import Activations
 from probe.models.encode import Example
+from probe.models.selection import Selection
 from probe.models.video_model import VideoModel
 from tests import tiny
 from tests.families import models
 
-Make = str | Callable[[VideoModel, Example], Ablation | list[Ablation]]
+Make = str | Callable[[VideoModel, Example], Ablation | Sequence[Ablation]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Case:
         on: the tiny model it is tried on; "video_llava" has a CLS token and a token for each patch.
         text: it acts on text too, so that a prompt without a clip is no neutral case.
         late: the first logits are as they were: it acts behind the prompt.
+        frames: of the clip, where the family does not fix it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Case:
     on: str = "tiny"
     text: bool = False
     late: bool = False
+    frames: int = 5
 
     def __str__(self) -> str:
         return self.make if isinstance(self.make, str) else self.name
@@ -54,7 +57,7 @@ def listed(make: Make, model: VideoModel, x: Example) -> list[Ablation]:
     if isinstance(make, str):
         return parse(make)
     found = make(model, x)
-    return list(found) if isinstance(found, list | tuple) else [found]
+    return [found] if isinstance(found, Ablation) else list(found)
 
 
 @cache
@@ -63,15 +66,16 @@ def model_of(name: str) -> VideoModel:
     return tiny.build(tiny.EVEN, seed=2) if name == "tiny" else models.build(name)
 
 
-def shown(model: VideoModel, **more) -> Example:
+def shown(model: VideoModel, frames: int = 5, **more) -> Example:
     """A clip and a question."""
-    return models.example(model, **more)
+    clip = tiny.clip(model.family.frames or frames, 40, 60)
+    return model.encode(clip, "What moves?", frames=None, **more)
 
 
-def _patch(at: str | tuple, **more) -> Make:
+def _patch(at: Selection, **more) -> Make:
     def make(model: VideoModel, x: Example) -> Patch:
-        other = model.encode(tiny.clip(len(x.clip), 40, 60, seed=9), "What moves?", frames=None)
-        captures = [Activations(site) for site in (more.get("site", "residual"),)]
+        other = model.encode(tiny.clip(len(x.clips[0]), 40, 60, seed=9), "What moves?", frames=None)
+        captures = [Activations(site, "all") for site in (more.get("site", "residual"),)]
         return Patch(model.run(other, captures), at=at, **more)
 
     return make
@@ -111,8 +115,8 @@ OPERATORS = [
         "SelectFrames(FrameChange(), keep=5, budget=1.0)",
     ),
     Case("Frames", 'Frames("reverse")', 'Frames("keep", frames=[0, 1, 2, 3, 4])'),
-    Case("Frames", 'Frames("drop", frames=[1, 3])', 'Frames("noise", amount=0.0, seed=1)'),
-    Case("Interleave", "Interleave(2)", "Interleave(1)", on="qwen2_5_vl"),
+    Case("Frames", 'Frames("drop", frames=[1, 3])', 'Frames("blank", frames=[])'),
+    Case("Interleave", "Interleave(2)", "Interleave(1)", on="qwen2_5_vl", frames=8),
     Case("BlindHeads", "BlindHeads([[1, 0], [2, 3]])", "BlindHeads([])"),
     Case("BlindHeads", 'BlindHeads([[0, 1]], renorm=True, queries="also")'),
     Case("Knockout", 'Knockout("video -> text", layers="1-2")', "Knockout([])"),
@@ -148,8 +152,8 @@ OPERATORS = [
          "Reduce(at=layer(2), score=Norm(), keep=1.0, rest=Bypass())"),
     Case("Reduce", 'Reduce(at=layer(2), score=Received(), keep=0.3, cache="retroactive")',
          'Reduce(at=layer(2), score=Received(), keep=1.0, cache="retroactive")'),
-    Case("Reduce", "Reduce(at=vision(1), score=Norm(), keep=0.5)",
-         "Reduce(at=vision(1), score=Norm(), keep=1.0)", on="video_llava"),
+    Case("Reduce", "Reduce(at=vision(1), segment=PerFrame(), score=Norm(), keep=0.5)",
+         "Reduce(at=vision(1), segment=PerFrame(), score=Norm(), keep=1.0)", on="video_llava"),
     Case("Reduce", "Reduce(at=vision_out(), segment=PerFrame(), score=CLS(), keep=0.5)",
          "Reduce(at=vision_out(), segment=PerFrame(), score=CLS(), keep=1.0)", on="video_llava"),
     Case("Reduce", 'Reduce(at=tokens(), score=Random(1), keep=0.5)', on="qwen2_5_vl"),
@@ -183,9 +187,8 @@ RECIPES = [
     Case("dycoke_cache", "dycoke_cache(0.7, 2)", "dycoke_cache(0.0, 2)", late=True),
     Case("dycoke_cache", 'dycoke_cache(0.6, 2, variant="code")', late=True),
     Case("livevlm", "livevlm(9, 4, 1, 0.4, 4)", "livevlm(1000, 4, 1, 1.0, 4)"),
-    Case("mustdrop_cache", "fastv(2, 0.5); mustdrop_cache(1, 2)", "mustdrop_cache(1, 2)",
-         late=False),
-    Case("text_kv", "text_kv(0.5, 1)", "text_kv(1.0, 1)", text=True, late=True),
+    Case("mustdrop_cache", "fastv(2, 0.5); mustdrop_cache(1, 2)"),
+    Case("text_kv", "text_kv(0.0, 0)", "text_kv(1.0, 0)", text=True, late=True),
     Case("vcd", "vcd()", "vcd(0.0, 0.0)"),
     Case("videoscan", "videoscan(2)"),
     Case("videoscan", "videoscan(3, keep_frames=True)"),
@@ -197,11 +200,12 @@ RECIPES = [
     Case("bvllm", "bvllm(0.3)", "bvllm(1.0)"),
     Case("bvllm", "bvllm(0.3, 2)"),
     Case("longvlm", "longvlm(3, [2], heads=4)", "longvlm(3, [], heads=4)"),
-    Case("scene_tilling", "scene_tilling(deepest=1)"),
+    Case("scene_tilling", "scene_tilling(deepest=1)",
+         "scene_tilling(most=0, out=[None, None, None])"),
     Case("storm", "storm(2)", "storm(1)"),
     Case("storm", 'storm(2, "mean")', 'storm(1, "mean")'),
-    Case("intp", "intp(2)", "intp(1)", on="qwen2_5_vl"),
-    Case("quota", "quota(EqualFrames(), 10)"),
+    Case("intp", "intp(2)", "intp(1)", on="qwen2_5_vl", frames=8),
+    Case("quota", "quota(EqualFrames(), 10)", "quota(EqualFrames(), 20)"),
     Case("quota", 'quota(FrameChange(), 12, how="pick")'),
     Case("st_llm", "st_llm(0.5)", "st_llm(0.0)"),
     Case("temple", "temple()"),
@@ -230,7 +234,7 @@ RECIPES = [
     Case("tc_llava", "tc_llava()", "tc_llava(0.0, False)"),
     Case("g_search", _searched),
     Case("p_sigmoid", "p_sigmoid(4, 0.4, 12.0, 0.1)"),
-    Case("schedule", "schedule([1, 0.8, 0.5, 0.2])", "schedule([1, 1, 1, 1])"),
+    Case("schedule", "schedule([1, 0.8, 0.5, 0.2])", lambda model, x: schedule([1, 1, 1, 1])),
     Case("dycoke", "dycoke(0.5, layer=2, prune=0.6)", "dycoke(1.0, prune=0.0, layer=2)"),
     Case("dycoke", 'dycoke(0.5, False, variant="code")'),
     Case("earlytom", "earlytom(0.5, layers=[], k=2)",
@@ -242,7 +246,8 @@ RECIPES = [
     Case("prumerge", f"prumerge(k=2, {SEEN})"),
     Case("prumerge", "prumerge(True, 2)", on="video_llava"),
     Case("tome", "tome(2, 2)", "tome(0, 2)", on="video_llava"),
-    Case("visionzip", f"visionzip(3, dominant=2, {SEEN})", f"visionzip(4, dominant=4, {SEEN})"),
+    Case("visionzip", f"visionzip(3, dominant=2, {SEEN})",
+         f"visionzip(keep=1.0, dominant=1.0, {SEEN})"),
     Case("visionzip", "visionzip(4, dominant=2, at=vision_out())", on="video_llava"),
     Case("fastervlm", f"fastervlm(0.5, {SEEN})", f"fastervlm(1.0, {SEEN})"),
     Case("fastervlm", "fastervlm(0.3)", "fastervlm(1.0)", on="video_llava"),

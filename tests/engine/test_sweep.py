@@ -68,7 +68,8 @@ def test_the_table(tiny: VideoModel) -> None:
     assert table.ablation.tolist()[:2] == ["nothing", "fastv(k=1, keep=0.5)"]
     assert table.change[0] == 0
     for row, one in zip(table.value[1:], several, strict=True):
-        assert row == pytest.approx(follow.of(tiny.run(x, ablate=one if isinstance(one, list) else [one])), abs=1e-5)
+        alone = tiny.run(x, ablate=one if isinstance(one, list) else [one])
+        assert row == pytest.approx(follow.of(alone), abs=1e-5)
     named = tiny.sweep(x, several, lambda run: {"top": float(run.logits.max()), "n": 1})
     assert {"top", "n"} <= set(named.columns)
     assert tiny.sweep(x, several).value.tolist() == pytest.approx(table.value.tolist())
@@ -78,6 +79,14 @@ def test_a_text_only_prompt(tiny: VideoModel) -> None:
     x = example(tiny, None)
     table = tiny.sweep(x, [fastv(1, 0.5), Knockout("video -> text")])
     assert (table.change.abs() < 1e-5).all()
+
+
+def test_neutral_is_the_untouched_run_bit_by_bit(tiny: VideoModel) -> None:
+    x = example(tiny)
+    plain = tiny.run(x).logits
+    lists = [[fastv(1, 1.0)], [Knockout([])], [fastv(2, 0.5)], []]
+    found = [run.logits for _, run, _ in runs(tiny, x, lists)]
+    assert [np.array_equal(logits, plain) for logits in found] == [True, True, False, True]
 
 
 def test_wrong_measures(tiny: VideoModel) -> None:

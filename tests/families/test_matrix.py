@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from probe.ablate import Knockout, NoRope, Random, Reduce, fastv, layer
+from probe import ProbeError
+from probe.ablate import Knockout, NoRope, Patch, Random, Reduce, fastv, layer, parse
+from probe.ablate.base import PLACES as EVERYWHERE
+from probe.ablate.base import Ablation
 from probe.capture import (
     Activations,
     AttentionEntropy,
@@ -17,8 +20,11 @@ from probe.capture import (
     LogitLens,
     TokenNorms,
 )
+from probe.cost import predict
 from probe.engine import forward
+from probe.engine.sweep import runs
 from probe.models.video_model import VideoModel
+from tests import tiny
 from tests.ablate.cases import ACTIVE
 from tests.capture import maps
 from tests.families import masks, models
@@ -37,6 +43,28 @@ EVERYTHING = [
 ]
 # One of each place; all of them with the full matrix.
 PLACES = [fastv(2, 0.5), Reduce(at=layer(0), score=Random(1), keep=0.3), Knockout("video -> text")]
+# One of each place and kind; "Patch" stands for activations of another clip.
+EACH = [
+    'Frames("reverse")',
+    "Encoder(skip=[0])",
+    "Reduce(at=vision_out(), segment=PerFrame(), score=Norm(), keep=0.5)",
+    "Reduce(at=tokens(), score=Random(1), keep=0.4, rest=Merge())",
+    "Reduce(at=mid(1), score=LastQuery(), keep=0.5, rest=Merge())",
+    "Reduce(at=layer(2), score=Norm(), keep=0.3, rest=Bypass())",
+    'Mask("window", queries="text", layers="1-2")',
+    'Mask("blackout", layers="1-2", frozen=True)',
+    'NoRope("video -> text", blend=0.5)',
+    "Rope(time=1.0)",
+    'Scale("head", layers=[1], heads=[0, 2], at="video", factor=0.5)',
+    'Ablate("mlp", layers=[1], at="video", with_="mean")',
+    "Patch",
+    "Cache(score=Norm(), keep=0.5)",
+    'Cache(layers="2-", score=LastQuery(), keep=0.3, when="step", how="hide")',
+    'Contrast("blank", 0.5, 0.01)',
+]
+TOGETHER = [EACH[n] for n in (0, 1, 3, 4, 6, 9, 10, 12, 13, 15)]
+# Families whose tower has a token for each visual token, so that it can be reduced itself.
+TOWERS = {"video_llava"}
 
 
 @pytest.fixture(params=models.NAMES)
@@ -58,6 +86,9 @@ def close(record_property):
 
     def check(found, expected, tolerance: float = TOLERANCE) -> None:
         found, expected = np.asarray(found), np.asarray(expected)
+        there = np.isfinite(expected)  # a contrast removes tokens: -inf
+        np.testing.assert_array_equal(found[~there], expected[~there])
+        found, expected = found[there], expected[there]
         size = max(1.0, float(np.abs(expected).max()))
         record_property("error", float(np.abs(found - expected).max()) / size)
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * size)
@@ -157,14 +188,58 @@ def test_every_ablation(model: VideoModel, one, close) -> None:
     assert np.abs(run.logits - model.run(x).logits).max() > 1e-4
 
 
+def made(model: VideoModel, text: str) -> list[Ablation]:
+    """Ablations from text, or the patch."""
+    if text != "Patch":
+        return parse(text)
+    shown = tiny.clip(model.family.frames or 5, 40, 60, seed=9)
+    other = model.encode(shown, "What moves?", frames=None)
+    run = model.run(other, [Activations("residual", "all")])
+    return [Patch(run, at="video", layers=[2])]
+
+
+def test_places_together(model: VideoModel, close) -> None:
+    """Frames, tower, tokens, rotation, masks, heads, another run, cache and logits in one list."""
+    several = [one for text in TOGETHER for one in made(model, text)]
+    assert {one.acts for one in several} == set(EVERYWHERE)
+    check_decoding(model, several, close)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("text", EACH)
+def test_each_place(name: str, model: VideoModel, text: str, close) -> None:
+    x, one = models.example(model), made(model, text)
+    if "vision_out" in text and name not in TOWERS:
+        with pytest.raises(ProbeError) as refused:
+            model.run(x, ablate=one)
+        assert "\n" not in str(refused.value)
+        return
+    check_decoding(model, one, close)
+    generated = model.generate(x, ablate=one, max_new_tokens=3)
+    assert np.abs(generated.logits - model.generate(x, max_new_tokens=3).logits).max() > 1e-4
+    try:
+        stated = predict(model, x, one)
+    except ProbeError:  # it depends on the clip
+        assert "vision_out" in text
+    else:
+        assert generated.cost.length == stated.lengths.rows
+        assert generated.cost.macs == stated.macs()
+        assert generated.cost.kv_length == tuple(n + 2 for n in stated.lengths.kv)
+    run = model.run(x, ablate=one)
+    for _, found, _ in runs(model, x, [one]):
+        close(found.logits, run.logits)
+
+
 def check_decoding(model: VideoModel, one, close) -> None:
+    """Generation is the run over its own answer, and leaves the model as it was."""
     x = models.example(model)
     model.run(x)
     before = snapshot(model.hf)
-    generated = model.generate(x, ablate=[one], max_new_tokens=4)
+    one = list(one) if isinstance(one, list) else [one]
+    generated = model.generate(x, ablate=one, max_new_tokens=4)
     same(before, snapshot(model.hf))
     full = model.force(x, generated.meta["generated"])
-    run = model.run(full, ablate=[one])
-    count = len(x.layout)
-    np.testing.assert_array_equal(run.kept[:, :count], generated.kept[:, :count])
+    run = model.run(full, ablate=one)
+    count = generated.kept.sizes["position"] - 4
+    np.testing.assert_array_equal(run.kept.values[:, :count], generated.kept.values[:, :count])
     close(generated.logits, run.logits)

@@ -53,6 +53,7 @@ def vispruner(
     important: float = 0.5,
     r: int = 8,
     score: Score = CLS(layer=-2),  # noqa: B008 - frozen
+    position: str = "reindex",
     at: Site = before_the_model(),  # noqa: B008 - frozen
 ) -> Reduce:
     """Of each frame the tokens that CLS attends to most, and of the others those that are left
@@ -63,10 +64,14 @@ def vispruner(
         important: share of them by attention, rounded down; 1 is FasterVLM.
         r: tokens deleted in a round.
         score: of importance; EncoderReceived(-2) or PoolHead() where there is no CLS token.
+        position: "reindex" or "keep".
         at: the site.
     """
     select = TopK().then(EvenOdd(r, order="published"), float(important))
-    return Reduce(at=at, segment=PerFrame(), score=score, budget=Keep(keep, "round"), select=select)
+    return Reduce(
+        at=at, segment=PerFrame(), score=score, budget=Keep(keep, "round"), select=select,
+        position=position,
+    )  # fmt: skip
 
 
 @recipe(

@@ -38,7 +38,7 @@ from probe.errors import ProbeError
     note="variant code: the third frame of the last window keeps all, a last frame without a "
     "partner is lost, and tokens of a frame come sorted by similarity; .494 of the tokens at 32 "
     "frames, .475 in the paper. Nothing is averaged, in the code either. keep is 1 - K; the "
-    "wrapper has K=.3 in one place.",
+    "loader of the code has K=.3.",
 )
 def dycoke(
     keep: float = 0.3,

@@ -6,7 +6,6 @@ from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.budget import Count, Keep
 from probe.ablate.reduction.budget_data import Adaptive
-from probe.ablate.reduction.budget_layers import CostTarget
 from probe.ablate.reduction.build import Step
 from probe.ablate.reduction.by_key import KeyBipartite, KeyMerge
 from probe.ablate.reduction.merge_overlap import Gather
@@ -17,7 +16,7 @@ from probe.ablate.reduction.rest import Summary
 from probe.ablate.reduction.segment import PerFrame
 from probe.ablate.reduction.select import TopK
 from probe.ablate.reduction.select_grid import FinerGrid, Grid
-from probe.ablate.reduction.settle import UntilSettled
+from probe.ablate.reduction.settle import OnceSettled, UntilSettled
 from probe.ablate.scores_attention import LastQuery
 from probe.ablate.scores_encoder import CLS, Keys
 from probe.ablate.scores_wide import WideCLS
@@ -135,7 +134,7 @@ def framefusion(
         layers: of the language model.
     """
     runs = UntilSettled(tau, cost=cost, layers=layers, until=floor)
-    cut = Step(score=LastQuery(), budget=CostTarget(cost, layers, after=floor))
+    cut = Step(score=LastQuery(), budget=OnceSettled(cost, layers, after=floor))
     return [
         Reduce(
             at=Mid(k - 1) if k else Layer(0), score=None, segment=runs, rest=Collapse(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from probe.ablate.base import Ablation
 from probe.ablate.recipe import recipe
 from probe.ablate.reduce import Reduce
 from probe.ablate.reduction.budget import Correct, Keep
@@ -110,7 +109,7 @@ def holitom(
     context: float = 0.0,
     score: Score = EncoderReceived(layer=-1),  # noqa: B008 - frozen
     variant: str = "code",
-) -> list[Ablation]:
+) -> list[Reduce]:
     """Segments with the most static places; these become one token each, and are clustered; of the
     other tokens of each frame those stay that get most attention in the tower. In layer k half of
     them stay, and the others are folded into the most similar.

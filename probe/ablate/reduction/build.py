@@ -69,6 +69,15 @@ class Step(Spec):
             return Count(self.keep_tokens)
         return self.budget
 
+    @property
+    def ranking(self) -> Score | None:
+        """The score, where something is chosen by it: not by a pool, nor where every piece has a
+        score or a pool of its own.
+        """
+        own = [piece.pool is not None or piece.score is not None for piece in self.pieces]
+        unused = self.pool is not None or (self.split is not None and all(own))
+        return None if unused else self.score
+
     def leaves(self) -> tuple[Score, ...]:
         """Every score in it."""
         return tuple(dict.fromkeys(leaf for part in self._parts() for leaf in part.leaves()))
@@ -79,7 +88,7 @@ class Step(Spec):
         return self.pool is not None or any(part.inert for part in self._parts())
 
     def _parts(self) -> list[Any]:
-        own = (self.score, self.segment, self.split, self.allowance(), self.select, self.rest)
+        own = (self.ranking, self.segment, self.split, self.allowance(), self.select, self.rest)
         own = (*own, self.pool)
         return [part for part in (*own, *self.pieces) if part is not None]
 
@@ -122,8 +131,8 @@ def _build(step: Step, c: Candidates) -> tuple[Weights, Candidates]:
     if step.pool is not None:
         made = [step.pool.weights(c.take(group)).within(group, len(c)) for group in groups]
         return Weights.stack(made, len(c)), c
-    if step.score is not None:
-        c = replace(c, readings=c.readings | {"score": step.score.score(c).double()})
+    if step.ranking is not None:
+        c = replace(c, readings=c.readings | {"score": step.ranking.score(c).double()})
     if step.split is not None:
         made = []
         for group in groups:

@@ -76,10 +76,13 @@ class Score(Part):
 
     Attributes:
         reads: what it needs beside the features at the site: "attention" (of a decoder layer at
-            or before the site), "encoder" (the vision tower).
+            or before the site), "encoder" (the vision tower), "embedding" (the merged embeddings),
+            "ahead" (a run of its own before this one).
+        proxy: what it stands for where a model does not have that; "" where it is itself.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
+    proxy: ClassVar[str] = ""
 
     def score(self, c: Candidates) -> Float[Tensor, " token"]:
         """From the candidates, with `c.readings[self]` where it reads."""
@@ -158,13 +161,12 @@ class Budget(Part):
 
 @dataclass(frozen=True)
 class Select(Part):
-    """Which tokens of a group are its centres.
+    """Which tokens of a group are its centres."""
 
-    Attributes:
-        exact: it chooses exactly as many as the budget says.
-    """
-
-    exact: ClassVar[bool] = False
+    @property
+    def exact(self) -> bool:
+        """Whether it chooses exactly as many as the budget says."""
+        return False
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         """`count` centres among the group (numbers of candidates), in the order of the method."""
@@ -180,6 +182,15 @@ class Select(Part):
         from probe.ablate.reduction.select import Union
 
         return Union(self, other)
+
+
+@dataclass(frozen=True)
+class Exactly(Select):
+    """Base of selections that choose exactly as many as the budget says."""
+
+    @property
+    def exact(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

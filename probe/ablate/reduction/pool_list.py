@@ -123,4 +123,3 @@ def near_square(count: int, height: int, width: int) -> tuple[int, int]:
     side = isqrt(count)
     rows = side + (side * (side + 1) <= count)
     return (min(height, rows), min(width, side)) if count else (0, 0)
-

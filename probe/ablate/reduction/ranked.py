@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from probe.ablate.reduction.budget import fraction
 from probe.ablate.reduction.budget_layers import original
 from probe.ablate.reduction.candidates import Candidates
-from probe.ablate.reduction.parts import Budget, Chosen, Index, Rest, Score, Select
+from probe.ablate.reduction.parts import Budget, Chosen, Exactly, Index, Rest, Score, Select
 from probe.ablate.reduction.rest import Drop
 from probe.ablate.reduction.select import best, leaves_of
 from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)
-class Ranked(Select):
+class Ranked(Exactly):
     """The largest scores, best first, for methods that leave their tokens in this order; ties go to
     the earlier token. A group of which all stay keeps its order.
     """
-
-    exact: ClassVar[bool] = True
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         kept = group if count >= len(group) else best(group, score)[:count]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from probe.ablate.reduction.candidates import Candidates
-from probe.ablate.reduction.parts import Chosen, Index, Part, Score, Select
+from probe.ablate.reduction.parts import Chosen, Exactly, Index, Part, Score, Select
 from probe.errors import ProbeError
 
 
@@ -23,10 +22,8 @@ def best(group: Index, score: np.ndarray) -> Index:
 
 
 @dataclass(frozen=True)
-class TopK(Select):
+class TopK(Exactly):
     """The largest scores; ties go to the earlier token. In order of position."""
-
-    exact: ClassVar[bool] = True
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         kept = np.sort(best(group, score)[:count])
@@ -56,10 +53,8 @@ class Threshold(Select):
 
 
 @dataclass(frozen=True)
-class Prefix(Select):
+class Prefix(Exactly):
     """The first tokens of the group, as the nested queries of MQT (Hu et al., 2024)."""
-
-    exact: ClassVar[bool] = True
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         return Chosen(group[:count], group[:count])
@@ -81,6 +76,10 @@ class Then(Select):
 
     def leaves(self) -> tuple[Score, ...]:
         return leaves_of(self.first, self.second)
+
+    @property
+    def exact(self) -> bool:
+        return self.first.exact and self.second.exact
 
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         whole = isinstance(self.share, int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.compare import Points, blocks, features, keys_of
-from probe.ablate.reduction.parts import Chosen, Index, Score, Select
+from probe.ablate.reduction.parts import Chosen, Exactly, Index, Score
 from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)
-class DPCKNN(Select):
+class DPCKNN(Exactly):
     """The largest density times distance to the nearest denser token. Density is
     exp(-mean of the squared distances to the k nearest, the token itself among them).
 
@@ -33,8 +32,6 @@ class DPCKNN(Select):
             (1 - cosine).
         of: compare "x" or "key".
     """
-
-    exact: ClassVar[bool] = True
 
     k: int | None = 7
     capped: bool = False

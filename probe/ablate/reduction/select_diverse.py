@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.compare import Points, blocks, features, keys_of
-from probe.ablate.reduction.parts import Chosen, Index, Score, Select
+from probe.ablate.reduction.parts import Chosen, Exactly, Index, Score, Select
 from probe.ablate.reduction.select import best
 
 
 @dataclass(frozen=True)
-class MaxMin(Select):
+class MaxMin(Exactly):
     """Farthest points, in the order in which they are picked: the first is the token farthest from
     its nearest neighbour, each next the one whose nearest picked token is farthest. Distance is
     1 - cosine; ties go to the earlier token. DivPrune (Alvar et al., 2025).
@@ -23,8 +22,6 @@ class MaxMin(Select):
     Attributes:
         of: compare "x" or "key".
     """
-
-    exact: ClassVar[bool] = True
 
     of: str = "x"
 

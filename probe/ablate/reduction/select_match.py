@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.compare import Points, features, keys_of
-from probe.ablate.reduction.parts import Chosen, Index, Score, Select
+from probe.ablate.reduction.parts import Chosen, Exactly, Index, Score, Select
 from probe.ablate.reduction.select import best
 from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)
-class EvenOdd(Select):
+class EvenOdd(Exactly):
     """Duplicates leave: in each round every even token finds its most similar odd one, and the `r`
     even tokens with the best matches are deleted, until the count is reached. Ties go to the
     earlier token. VisPruner (Zhang et al., 2025).
@@ -27,8 +26,6 @@ class EvenOdd(Select):
         order: of the tokens in a round: "raster", or "published" (first by falling score, then even
             ones by falling similarity of their match, then odd ones).
     """
-
-    exact: ClassVar[bool] = True
 
     r: int = 8
     of: str = "x"
@@ -62,7 +59,7 @@ class EvenOdd(Select):
 
 
 @dataclass(frozen=True)
-class Pivots(Select):
+class Pivots(Exactly):
     """Pivot tokens, and for each pivot in turn the tokens least similar to it among what is left,
     ⌊count / pivots⌋ each. Ties go to the earlier token. DART (Wen et al., 2025).
 
@@ -75,8 +72,6 @@ class Pivots(Select):
         visual, text: number of pivots.
         of: compare with visual pivots by "x" or "key".
     """
-
-    exact: ClassVar[bool] = True
 
     visual: int = 4
     text: int = 4

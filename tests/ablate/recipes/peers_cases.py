@@ -21,7 +21,7 @@ SELECTIONS: dict[str, Callable[[], Any]] = {  # in the decoder, positions kept, 
     "mustdrop": lambda: mustdrop(2, 0.9, 0.3, 0.4, [1], SEEN),
     "pyramiddrop": lambda: pyramiddrop([1, 2], [0.5, 0.2], position="keep"),
     "sparsevlm v2": lambda: sparsevlm(192, "v2", [1, 2], [300, 118]),
-    "vispruner": lambda: vispruner(0.5, r=1, score=SEEN),
+    "vispruner": lambda: vispruner(0.5, r=1, score=SEEN, position="keep"),
 }
 TOKENS: dict[str, Callable[[], Any]] = {  # one reduction before the language model
     "dycoke": lambda: dycoke(0.5, decode=False),

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from probe.ablate.recipes.diversity import divprune, unicomp, vidcom2, vispruner
-from probe.ablate.reduce import Reduce
+from probe.ablate.recipes.tower_pruning import fastervlm
 from probe.ablate.reduction.budget import Keep
-from probe.ablate.reduction.segment import PerFrame
 from probe.ablate.scores_encoder import CLS
-from probe.ablate.sites import tokens
 from probe.errors import ProbeError
 from tests.ablate.recipes.peers import FIELDS, cos, field, made, same, seen, top
 
@@ -62,10 +60,11 @@ def test_vispruner_is_attention_and_then_deletion_of_matches(
 @fields
 def test_vispruner_by_attention_alone_is_fastervlm(kind: str) -> None:
     one = vispruner(0.4, important=1)
-    plain = Reduce(at=tokens(), segment=PerFrame(), score=CLS(-2), budget=Keep(0.4, "round"))
+    plain = fastervlm(0.4)
     c = seen(one, field(kind))
 
     np.testing.assert_array_equal(made(one, c).dense(), made(plain, c).dense())
+    assert (one.at, one.position, one.order) == (plain.at, plain.position, plain.order)
 
 
 def vidcom2_counts(x: np.ndarray, frames: int, keep: float, temperature: float, half: bool):
@@ -123,6 +122,13 @@ def test_vidcom2_with_identical_frames_gives_equal_budgets() -> None:
     w = made(one, seen(one, x))
 
     assert np.bincount(w.anchor // 12).tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_halves_are_rounded_to_even(keep: float) -> None:
+    x = field("random", 3, 1, 5)
+    for one, count in ((divprune(keep), round(15 * keep)), (vispruner(keep), 3 * round(5 * keep))):
+        assert len(made(one, seen(one, x))) == count
 
 
 def unicomp_rows(c, keep: float, tau: float, u: float, longest: int) -> dict:

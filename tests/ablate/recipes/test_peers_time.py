@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from probe.ablate.recipes.time_pruning import dycoke, earlytom
+from probe.ablate.recipes.tower_pruning import fastervlm
 from probe.ablate.reduce import Reduce
-from probe.ablate.reduction.budget import Keep
-from probe.ablate.reduction.segment import PerFrame
+from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.select_grid import Lattice
 from probe.ablate.scores_encoder import EncoderReceived
 from probe.ablate.sites import tokens
@@ -123,7 +124,7 @@ def ema_groups(x: np.ndarray, tau: float, longest: int, first: bool) -> list[lis
 
 
 @fields
-@pytest.mark.parametrize("tau", [-1.0, 0.6, 0.9])
+@pytest.mark.parametrize("tau", [-1.0, 0.6, 0.72, 0.84])
 @pytest.mark.parametrize("longest", [4, 6, 8])
 @pytest.mark.parametrize("variant", ["code", "paper"])
 def test_earlytom_merges_pairs_of_frames(kind: str, tau: float, longest: int, variant: str) -> None:
@@ -164,6 +165,14 @@ def test_earlytom_merges_pairs_of_frames(kind: str, tau: float, longest: int, va
     same(made(one, c), {anchor: rows[anchor] for anchor in sorted(rows)})
 
 
+def test_earlytom_weighs_the_newest_similarity_by_nine_tenths() -> None:
+    x = torch.zeros(2, 1, 1, 2, dtype=torch.float64)
+    x[0, 0, 0], x[1, 0, 0] = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.75**0.5])
+    for tau, groups in ((0.54, 1), (0.56, 2)):  # .9 * .5 + .1 is .55
+        segment = earlytom(tau=tau)[0].segment
+        assert len(segment.groups(Candidates.grid(x))) == groups
+
+
 def test_earlytom_with_every_frame_for_itself_is_the_identity() -> None:
     for kind in FIELDS:
         one = earlytom(tau=2.0, longest=1, layers=(0,))[0]
@@ -195,9 +204,7 @@ def test_earlytom_chooses_the_ends_freely_and_the_middle_by_stretches(kind, keep
 @fields
 def test_earlytom_on_one_frame_is_fastervlm_by_received_attention(kind: str) -> None:
     one = earlytom(0.4, layers=())[0]
-    plain = Reduce(
-        at=tokens(), segment=PerFrame(), score=EncoderReceived(), budget=Keep(0.4, "round")
-    )
+    plain = fastervlm(0.4, score=EncoderReceived())
     c = seen(one, field(kind, 1))
 
     np.testing.assert_array_equal(made(one, c).dense(), made(plain, c).dense())

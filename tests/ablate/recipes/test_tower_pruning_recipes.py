@@ -86,7 +86,7 @@ def test_fastervlm_does_not_read_the_question(llava: VideoModel) -> None:
 
 def test_fastervlm_is_vispruner_without_diversity(llava: VideoModel) -> None:
     x = models.example(llava)
-    mine = llava.run(x, ablate=[fastervlm(0.4, position="keep")])
+    mine = llava.run(x, ablate=[fastervlm(0.4)])
     theirs = llava.run(x, ablate=[vispruner(0.4, important=1.0)])
     np.testing.assert_array_equal(mine.kept, theirs.kept)
     np.testing.assert_allclose(mine.logits, theirs.logits, rtol=0, atol=1e-6)

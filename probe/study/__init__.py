@@ -1,0 +1,1 @@
+"""Studies: many samples, their statistics and their controls."""
