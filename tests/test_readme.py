@@ -117,7 +117,7 @@ def test_methods_and_operators_that_the_readme_names_are_all_there_are() -> None
     assert not missing
     table = part[part.index("| part | says") : part.index("```python")]
     for call in re.findall(r"`([A-Z]\w+\(.*?\)|[a-z_]+\(\w*\))`", table):
-        if call not in ("layer(k)", "mid(k)", "vision(l)", "Threshold(t)", "Step(...)"):
+        if call not in ("layer(k)", "mid(k)", "vision(l)", "Step(...)"):
             parse(f"Reduce(at=layer(2), keep=0.5, then=[{call}])")  # the part can be written
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from probe.ablate.registry import OPERATORS, PARTS, RECIPES
 
 _MODULES = OPERATORS | RECIPES | PARTS
-__all__ = ["Ablation", "ablations", "controls", "label", "parse", "windows", *_MODULES]
+__all__ = ["Ablation", "ablations", "controls", "find_sigmoid", "label", "parse", "windows", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +17,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("probe.ablate.base").Ablation
     if name == "label":
         return importlib.import_module("probe.ablate.compose").label
+    if name == "find_sigmoid":
+        return importlib.import_module("probe.ablate.recipes.schedules").find_sigmoid
     if name == "windows":
         return importlib.import_module("probe.ablate.knockout").windows
     if name == "controls":

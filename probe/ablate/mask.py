@@ -146,12 +146,8 @@ class Mask(Ablation):
         return np.flatnonzero(through)
 
     def effect(self, lengths: Lengths) -> Lengths | None:
-        """Frozen tokens are in none of the layers."""
-        if not self.frozen:
-            return lengths
-        for layer in resolve_layers(self.layers, len(lengths.visual), self.kind):
-            lengths = lengths.only(layer, 0)
-        return lengths
+        """Which tokens stand still in a frozen one is known with the layout only."""
+        return None if self.frozen else lengths
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
         """The first layer, and the first row with another mask."""

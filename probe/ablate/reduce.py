@@ -204,10 +204,10 @@ class Reduce(Plan):
         return {n: np.setdiff1d(session.present[n], gone) for n in range(state["k"])}
 
     def affects(self, session: Session, state: dict) -> tuple[int, int]:
-        if any("embedding" in leaf.reads for leaf in self.leaves):
-            return 0, 0
-        first = state["k"] - isinstance(self.at, Mid)
-        return min([first, *state["readings"].layers.values()]), 0
+        site = state["k"]
+        return min(
+            [site - isinstance(self.at, Mid), *(o.first_layer(site) for o in self.leaves)]
+        ), 0
 
     def finish(self, session: Session, state: dict) -> None:
         done = state["done"]

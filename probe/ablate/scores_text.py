@@ -96,6 +96,9 @@ class TextQuery(AttentionScore):
         found = self.queries.positions(session, x, candidates)
         return replace(self, queries=tuple(found.tolist()))
 
+    def first_layer(self, site: int) -> int:
+        return 0 if isinstance(self.queries, Raters) else super().first_layer(site)
+
     def read(self, session: Session, call: AttentionCall, positions: np.ndarray) -> Tensor:
         if isinstance(self.queries, Raters):
             raise ProbeError(f"{self.kind}: raters are found at the input of the decoder")

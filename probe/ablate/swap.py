@@ -61,9 +61,12 @@ def _labelled(changed: Any, before: Any, ending: str) -> Any:
     if isinstance(changed, list | tuple):
         pairs = zip(changed, before, strict=True)
         return type(changed)(_labelled(one, old, ending) for one, old in pairs)
+    if changed == before:
+        return before
     old = vars(before).get("_label")
     if old is None:
-        return changed
+        hidden = {"match": ()} if hasattr(changed, "match") else {}
+        return changed.labelled(str(replace(changed, **hidden)))
     head, _, number = old.rpartition(")")
     return changed.labelled(f"{head}{ending}{number}")
 
@@ -187,4 +190,6 @@ def _swappable(field: str, old: Spec) -> bool:
 
     if field == "segment":
         return type(old) is not Whole and type(old).__name__ not in ("PerFrame", "SameSegments")
+    if field == "rest":  # a token that passes a layer by is not dropped
+        return type(old).__name__ != "Bypass"
     return field != "budget" or hasattr(old, "keep")

@@ -71,6 +71,7 @@ STEPS = (
     Step(contribution.NAME, contribution.contributions, _READS),
     Step("ablations", ablation.each_ablation, _READS),
     Step(ablation.MASKED, ablation.masking, _READS),
+    Step(ablation.SWEPT, ablation.sweeping, _READS),
     Step(generation.PLAIN, generation.plain, _RUNS),
     Step(generation.RECOMPUTE, generation.recompute, _RUNS),
     Step(generation.REDUCED, generation.recompute_reduced, _RUNS),

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.errors import ProbeError
+
 if TYPE_CHECKING:
+    from probe.ablate.base import Ablation
     from probe.engine.result import Run
+    from probe.models.encode import Example
+    from probe.models.video_model import VideoModel
+
+
+def check(model: VideoModel, x: Example, lists: Mapping[str, list[Ablation]]) -> None:
+    """Refuse, before anything runs, ablations that do not fit the model or the prompt.
+
+    Args:
+        model, x: what will run on what.
+        lists: ablations that are applied together, by their names.
+
+    Raises:
+        ProbeError: names the ablation whose arguments do not fit.
+    """
+    from probe.engine.session import Session
+
+    for name, ablations in lists.items():
+        if any(one.listens("prepare") for one in ablations):
+            continue  # what they act on is made when they run
+        try:
+            Session(model, x, (), ablations)
+        except ProbeError as error:
+            raise ProbeError(f"{name}: {error}") from None
 
 
 def left(run: Run) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from probe.diagnose.hallucination import counterfactuals, influence
 from probe.diagnose.items import existence
 from probe.diagnose.margin import Margin, margin
 from probe.diagnose.redundancy import KEEP, droppable_from, redundancy
-from probe.engine.session import Session
-from probe.report.ablated import by_layer, visual_tokens
+from probe.report.ablated import by_layer, check, visual_tokens
 from probe.report.checks import checks
 from probe.report.findings import Findings
 
@@ -85,9 +84,7 @@ def analyse(
     progress("reading the clip and answering")
     x = model.encode(asked.clip, asked.question, frames=None)
     own = {name: in_order(ablations) for name, ablations in (ablate or {}).items()}
-    for ablations in own.values():  # bad arguments are refused before anything is computed
-        if not any(one.listens("prepare") for one in ablations):
-            Session(model, x, (), ablations)
+    check(model, x, own)
     generated = model.generate(x, max_new_tokens=max_new_tokens)
     plain = model.run(x)
     follow = margin(model, x, plain, options=asked.options)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
-from probe.report.ablated import by_layer, left, part
+from probe.report.ablated import by_layer, check, left, part
 
 if TYPE_CHECKING:
     from probe.diagnose.margin import Margin
@@ -50,6 +50,7 @@ def command(
         step(f"loading {model}")
         loaded = load(model)
         x = loaded.encode(clip, ask, frames=None)
+        check(loaded, x, lists)
         step("running")
         follow, rows = swept(loaded, x, lists, options)
     if model.startswith(TESTBED):
@@ -100,12 +101,14 @@ def named(texts: tuple[str, ...], with_controls: bool = False) -> dict[str, list
         ProbeError: text that cannot be read, or nothing that has a control.
     """
     from probe.ablate import controls, label, parse
+    from probe.ablate.base import Ablation
     from probe.ablate.compose import in_order
+    from probe.engine.forward import as_list
 
     found: dict[str, list] = {}
     swapped: dict[str, list] = {}
     for given in texts:
-        one = in_order(parse(given))
+        one = in_order(as_list(parse(given), Ablation))
         name = label(one)
         found[name] = one
         if not with_controls:

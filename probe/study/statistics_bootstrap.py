@@ -62,7 +62,7 @@ def interval(
     Raises:
         ProbeError: the statistic is undefined on more than a twentieth of the resamples.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     check(what, level, resamples)
     value = float(statistic(np.ones((1, clusters)))[0])
@@ -81,7 +81,7 @@ def interval(
     if not gap.any():
         return value, value, value
     below = (np.mean(gap < 0) + np.mean(gap <= 0)) / 2
-    bias = float(norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
+    bias = float(ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
     away = left_out.mean() - left_out
     spread = float(away @ away)
     bend = float((away**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
@@ -101,9 +101,9 @@ def resampled(
 
 def reach(level: float, clusters: int) -> float:
     """Standard errors to each side, of a bootstrap's own, which is short of clusters."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1)))
+    return float(stdtrit(clusters - 1, (1 + level) / 2) * np.sqrt(clusters / (clusters - 1)))
 
 
 def _rows(n: int, clusters: int) -> int:
@@ -111,9 +111,9 @@ def _rows(n: int, clusters: int) -> int:
 
 
 def _level(bias: float, bend: float, z: float) -> float:
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
-    return float(norm.cdf(bias + (bias + z) / max(1 - bend * (bias + z), 1e-9)))
+    return float(ndtr(bias + (bias + z) / max(1 - bend * (bias + z), 1e-9)))
 
 
 def _draws(

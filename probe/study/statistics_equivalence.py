@@ -155,8 +155,8 @@ def _videos(below: float, above: float, spread: float, level: float, power: floa
 
 def _power(videos: int, below: float, above: float, spread: float, level: float) -> float:
     """Chance that both tests reject, by t distributions moved to the ends of the margin."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     error, free = spread / math.sqrt(videos), videos - 1
-    need = t.ppf(level, free)
-    return float(t.cdf(above / error - need, free) + t.cdf(-below / error - need, free) - 1)
+    need = stdtrit(free, level)
+    return float(stdtr(free, above / error - need) + stdtr(free, -below / error - need) - 1)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
-from probe.study.statistics_extra import need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,11 @@ def holm(p: ArrayLike) -> Float[np.ndarray, " test"]:
     bad = int((~((values >= 0) & (values <= 1))).sum())
     if bad:
         raise ProbeError(f"holm: {bad} of {len(values)} p values are NaN or not between 0 and 1")
-    return np.asarray(need("statsmodels.stats.multitest").multipletests(values, method="holm")[1])
+    order = np.argsort(values, kind="stable")
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
 
 
 def families(

@@ -147,7 +147,8 @@ def test_sweep_is_the_sweep(clip: Path) -> None:
     [
         (["--ask", "What?", "--ablate", "nonsense()"], "'nonsense' is not known"),
         (["--ask", " ", "--ablate", "fastv()"], "the question is empty"),
-        (["--ask", "What?", "--ablate", "fastv(k=9)"], "layer 9 does not exist"),
+        (["--ask", "What?", "--ablate", "fastv(k=9)"], "fastv(k=9, keep=0.5): reduce: layer 9"),
+        (["--ask", "What?", "--ablate", "LastQuery()"], "is not an ablation"),
         (["--ask", "What?", "--ablate", "fastv(0.nothing=1)"], "no component 'nothing'"),
         (["--ask", "What?", "--ablate", "edvt()", "--controls"], "--controls swaps"),
         (["--ask", "What?", "--ablate", "fastv()", "--model", "testbed/x"], "testbed/x"),

@@ -11,6 +11,7 @@ import typer
 
 from probe import ProbeError, load
 from probe.doctor import doctor
+from probe.doctor.cases import WRITTEN
 from probe.doctor.command import command
 from probe.doctor.eager import eager_maps
 from probe.doctor.fingerprint import bits
@@ -40,12 +41,14 @@ NAMES = [
     "statistics against eager attention",
     "contributions sum to the logit",
     "dropping tokens equals masking them",
+    "a sweep is its runs",
     "generate is transformers' own",
     "generate against full recompute",
     "generate against recompute, tokens dropped",
     "memory",
     "model restored",
 ]
+HOLD_NUMBERS = ("Steer", "SparseReconstruction", "Patch")
 
 
 @pytest.mark.parametrize("name", ["tiny", "other", "tiny_eager"])
@@ -58,7 +61,7 @@ def test_healthy_models(name: str, request: pytest.FixtureRequest) -> None:
     assert report.ok, report.failed
     assert [c.name for c in report.checks if not c.name.startswith("ablation")] == NAMES
     ablations = {c.name for c in report.checks if c.name.startswith("ablation")}
-    assert {"ablation Reduce", "ablation Knockout", "ablation edvt"} <= ablations
+    assert ablations == {f"ablation {name}" for name in (*WRITTEN, *HOLD_NUMBERS)}
     assert [c.name for c in report.checks if c.status == "skipped"] == ["timestamps"]
     numbers = [c for c in report.checks if c.value is not None]
     assert len(numbers) > 12 and all(0 <= c.value <= c.limit <= 1e-5 for c in numbers)

@@ -29,6 +29,7 @@ def by_hand(p: np.ndarray) -> np.ndarray:
 def test_holm(seed: int) -> None:
     p = np.random.default_rng(seed).random(12) ** 3
     assert holm(p) == pytest.approx(by_hand(p))
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert (holm(p) <= 0.05).tolist() == multipletests(p, 0.05, method="holm")[0].tolist()
     assert holm([0.02]) == pytest.approx([0.02])
 
@@ -209,7 +210,7 @@ def test_curve_refusals() -> None:
         (table.drop(columns="video"), "no column 'video'"),
         (table[table["method"] != "blind"], "control 'blind' is not in column 'method'"),
         (table[~first], "7 of 90 samples of attention at keep 0.1 are not there for uniform"),
-        (table.assign(margin=table["margin"].where(table.index > 2)), "3 of 1260 values of margin"),
+        (table.assign(margin=table["margin"].where(table.index > 2)), "3 of 1440 values of margin"),
         (pd.concat([table, table.head(5)]), "5 rows repeat another's method, keep, sample, seed"),
         (table.assign(video=table["video"].where(table.index > 0, "x")), "1 samples are on a"),
         (table[~(table["keep"].eq(0.5) & table["method"].eq("random"))], "random was not run at"),

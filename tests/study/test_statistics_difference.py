@@ -20,7 +20,6 @@ from probe.study.statistics import (
     auroc,
     average_precision,
     difference,
-    holm,
     mcnemar,
 )
 from probe.study.statistics_bootstrap import reach
@@ -262,7 +261,6 @@ class Without:
 @pytest.mark.parametrize(
     ("package", "call"),
     [
-        ("statsmodels", lambda: holm([0.1])),
         ("statsmodels", lambda: accuracy([0, 1, 1])),
         ("statsmodels", lambda: mcnemar([0, 1, 1], [0, 0, 1])),
         ("sklearn", lambda: auroc(np.arange(20), np.arange(20) % 2)),

@@ -18,6 +18,7 @@ from probe.study.statistics import (
     holm,
     spearman,
 )
+from probe.study.statistics_permutation import sign_flips
 
 STUDIES = 400
 
@@ -57,9 +58,8 @@ def test_interval_covers_and_the_one_without_clusters_does_not(kind) -> None:
         d = kind(rng, video)
         zero = np.zeros(len(d))
         found = difference(d, zero, video, resamples=1_000, permutations=100)
-        plain = difference(d, zero, resamples=500, permutations=100)
         covered += found.low <= 0 <= found.high
-        naive += plain.low <= 0 <= plain.high
+        naive += abs(d.mean()) <= 1.96 * stats.sem(d)
     low, high = limits(0.95)
     assert low <= covered / STUDIES <= high
     assert naive / STUDIES < low
@@ -81,7 +81,7 @@ def test_few_videos_cover_better_than_the_percentile_interval() -> None:
 def test_rankings_cover() -> None:
     """Scores of positives one normal spread above the others, both alike within a video."""
     rng = np.random.default_rng(2)
-    studies = 200
+    studies = 100
     truth_auroc = stats.norm.cdf(1 / math.sqrt(2 * (1 + 0.25)))
     large = rng.normal(size=(2, 400_000)) * math.sqrt(1.25)
     positive = np.arange(400_000) % 2
@@ -119,7 +119,7 @@ def test_calibration_error_covers(over: float) -> None:
     sure = rng.beta(2, 1.5, size=200_000)
     truth = float(np.mean(np.abs(over * (sure - 0.2))))
     hits = below = 0
-    studies = 200
+    studies = 120
     for _ in range(studies):
         video = videos(rng, 60)
         sure = rng.beta(2, 1.5, size=len(video))
@@ -141,7 +141,7 @@ def test_permutation_test_keeps_its_level() -> None:
         video = videos(rng, 25)
         d = normal(rng, video)
         p.append(difference(d, 0 * d, video, resamples=100, permutations=999).p)
-        naive.append(difference(d, 0 * d, resamples=100, permutations=999).p)
+        naive.append(stats.ttest_1samp(d, 0).pvalue)
     low, high = limits(0.05)
     assert low <= np.mean(np.array(p) <= 0.05) <= high
     assert np.mean(np.array(naive) <= 0.05) > high
@@ -166,18 +166,18 @@ def test_exchange_of_ranks_keeps_its_level() -> None:
 
 
 def test_holm_keeps_the_chance_of_any_false_claim() -> None:
-    """12 layers whose tests depend on one another, 3 of which have an effect."""
+    """8 layers whose tests depend on one another, 2 of which have an effect."""
     rng = np.random.default_rng(6)
-    effect = np.r_[np.full(3, 0.8), np.zeros(9)]
+    effect = np.r_[np.full(2, 0.8), np.zeros(6)]
     any_false = uncorrected = found = 0
     for _ in range(STUDIES):
-        d = effect + 0.5 * rng.normal(size=(40, 1)) + rng.normal(size=(40, 12))
-        p = np.array([difference(x, 0 * x, resamples=100, permutations=999).p for x in d.T])
-        any_false += bool((holm(p)[3:] <= 0.05).any())
-        uncorrected += bool((p[3:] <= 0.05).any())
-        found += (holm(p)[:3] <= 0.05).mean()
+        d = effect + 0.5 * rng.normal(size=(40, 1)) + rng.normal(size=(40, 8))
+        p = np.array([sign_flips(x, permutations=999, seed=0)[0] for x in d.T])
+        any_false += bool((holm(p)[2:] <= 0.05).any())
+        uncorrected += bool((p[2:] <= 0.05).any())
+        found += (holm(p)[:2] <= 0.05).mean()
     assert any_false / STUDIES <= limits(0.05)[1]
-    assert uncorrected / STUDIES > 0.2
+    assert uncorrected / STUDIES > 0.15
     assert found / STUDIES > 0.8
 
 

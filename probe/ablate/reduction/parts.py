@@ -96,6 +96,11 @@ class Score(Part):
         """With "attention": the decoder layer it reads, for a reduction before layer `site`."""
         return site - 1
 
+    def first_layer(self, site: int) -> int:
+        """The first decoder layer that has to be run for it, for a reduction before `site`."""
+        layer = self.attention_layer(site) if "attention" in self.reads else site
+        return 0 if "embedding" in self.reads else layer
+
     def read(self, session: Session, call: AttentionCall, positions: np.ndarray) -> Tensor:
         """With "attention": values [position] or [position, ...] of these keys, from the call."""
         raise NotImplementedError(f"{self.kind} has no read()")

@@ -43,7 +43,8 @@ class Pool(Pooling):
         size = self.out if self.kernel is None else self.kernel
         if size is None or (self.out is not None and self.kernel is not None):
             raise ProbeError(f"{self.kind}: give out= or kernel=, one of them")
-        if len(size) != 3 or any(n is not None and n < 1 for n in size):
+        counts = isinstance(size, tuple) and len(size) == 3
+        if not counts or any(n is not None and n < 1 for n in size):
             raise ProbeError(f"{self.kind}: {size} are not three counts (frames, rows, columns)")
         if self.how not in ("mean", "bilinear", "weighted"):
             raise ProbeError(f'{self.kind}: how="{self.how}" is not "mean", "bilinear", "weighted"')
