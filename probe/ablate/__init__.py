@@ -9,23 +9,21 @@ from typing import Any
 from probe.ablate.registry import OPERATORS, PARTS, RECIPES
 
 _MODULES = OPERATORS | RECIPES | PARTS
-__all__ = ["Ablation", "ablations", "controls", "find_sigmoid", "label", "parse", "windows", *_MODULES]
+_BESIDE = {
+    "Ablation": "base",
+    "controls": "swap",
+    "find_sigmoid": "recipes.schedules",
+    "label": "compose",
+    "windows": "knockout",
+}
+__all__ = ["ablations", "parse", *_BESIDE, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Ablation":
-        return importlib.import_module("probe.ablate.base").Ablation
-    if name == "label":
-        return importlib.import_module("probe.ablate.compose").label
-    if name == "find_sigmoid":
-        return importlib.import_module("probe.ablate.recipes.schedules").find_sigmoid
-    if name == "windows":
-        return importlib.import_module("probe.ablate.knockout").windows
-    if name == "controls":
-        return importlib.import_module("probe.ablate.swap").controls
-    if name not in _MODULES:
+    module = (_MODULES | _BESIDE).get(name)
+    if module is None:
         raise AttributeError(f"module 'probe.ablate' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"probe.ablate.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"probe.ablate.{module}"), name)
 
 
 def ablations() -> dict[str, Callable]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from probe.ablate import Patch, Reduce, SparseReconstruction, Steer, parse
+from probe.ablate import Patch, SparseReconstruction, Steer, parse
 from probe.ablate.base import Ablation
 from probe.ablate.edges import EdgeAblation
+from probe.ablate.reduce import Reduce
 from probe.capture import Activations
 from probe.doctor.subject import Subject
 

@@ -40,6 +40,18 @@ class Clean:
     deepstack: Deepstack = field(default_factory=Deepstack)
     logits: Tensor | None = None
 
+    @property
+    def horizon(self) -> int:
+        """First row from which on no earlier row sees a later key: 0 where attention is causal,
+        behind the visual tokens where those see each other.
+        """
+        mask = self.arguments[max(self.arguments)].get("attention_mask")
+        if not isinstance(mask, Tensor) or mask.dim() != 4:
+            return 0
+        seen = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] > -1e4
+        ahead = seen.triu(1).any(0).nonzero()
+        return int(ahead.max()) + 1 if len(ahead) else 0
+
     def enter(self, layer: int, x: Tensor, kwargs: dict) -> None:
         """The stream enters a layer of the untouched run."""
         if layer in self.wanted:

@@ -76,6 +76,7 @@ def runs(model: VideoModel, x: Example, lists: Sequence[list[Ablation]]) -> Any:
         if session is None or layer is None or clean is None:
             found, layer, row = run(model, x, (), ablations), None, 0
         else:
+            row = row if clean.keys is not None and row >= clean.horizon else 0
             found = _resumed(model, x, session, ablations, clean, layer, row, caches)
         seconds = time.perf_counter() - started
         yield ablations, found, {"from_layer": layer, "from_row": row, "seconds": seconds}
@@ -114,10 +115,10 @@ def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Cle
     with session, torch.no_grad():
         out = model.hf(**x.inputs, use_cache=suffix, logits_to_keep=readout)
         record.deepstack = session.flow.deepstack
-        if suffix:
-            layers = out.past_key_values.layers
-            record.keys = [layer.keys for layer in layers]
-            record.values = [layer.values for layer in layers]
+        cache = getattr(out, "past_key_values", None) if suffix else None
+        if cache is not None:
+            record.keys = [layer.keys for layer in cache.layers]
+            record.values = [layer.values for layer in cache.layers]
     with Session(model, x) as again, torch.no_grad():
         logits = resume(again, record, last, 0, {})
     given = out.logits[0]

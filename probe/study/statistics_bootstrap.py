@@ -6,8 +6,8 @@ DiCiccio and Efron 1996), since the statistics here are skewed and bounded (an A
 biased (ECE), with its two levels widened for few clusters (Hesterberg 2015, "expanded": the normal
 quantile z becomes t with G - 1 degrees of freedom times sqrt(G / (G - 1))), since a bootstrap over
 G clusters is otherwise too narrow by about that much. Over simulated studies with unequal clusters
-and normal, exponential and rare binary differences it covers 90 to 94 % with 8 videos, where the
-percentile interval covers 82 to 89 %, and both are within sampling error of 95 % with 200.
+and normal, exponential and rare binary differences it covers 90 to 93 % with 8 videos, where the
+percentile interval covers 82 to 89 %, and both cover 93 to 95 % with 200.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Calibration(Result):
 
     Attributes:
         ece: expected calibration error over bins of equal mass; its chance is what a perfectly
-            calibrated confidence gets with these samples, which is above 0.
+            calibrated confidence gets with as many independent samples, which is above 0.
         brier: mean squared error of confidence; chance is that of always saying the accuracy.
         area: under the risk-coverage curve; chance is the error rate.
         bins: of the reliability diagram.

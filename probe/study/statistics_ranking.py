@@ -27,7 +27,8 @@ def auroc(
 
     With `matched` only pairs in the same stratum count, so that a score gets nothing for knowing
     the stratum: tokens of a caption by fifths of their index (`fifths`), for instance, since
-    hallucinated words come late.
+    hallucinated words come late. Where the ranking is perfect no resample doubts it, and low and
+    high are 1 as well.
 
     Args:
         score: higher for positives [sample].

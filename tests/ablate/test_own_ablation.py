@@ -92,11 +92,10 @@ def test_it_is_refused_and_proves_itself(own, tiny: VideoModel) -> None:
         tiny.run(tiny.encode(still, "What?", seconds=np.arange(4)), ablate=[own.TimeBlur(0)])
 
 
-def test_the_doctor_takes_it(own, tiny: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe.doctor.ablation_checks.known", lambda subject: [])
+def test_the_doctor_takes_it(own, tiny: VideoModel) -> None:
     x = example(tiny)
     subject = Subject(tiny, x, x, x, limits(tiny.hf), (own.TimeBlur(1),))
-    [check] = each_ablation(subject)
+    [check] = [one for one in each_ablation(subject) if "TimeBlur" in one.name]
     assert check.status == "ok", check
 
 

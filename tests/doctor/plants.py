@@ -167,7 +167,7 @@ class ChangingConfig(LlavaOnevisionForConditionalGeneration):
 class Nothing(Knockout):
     """Says that it fired, and cuts nothing."""
 
-    def change(self, call, rows, columns) -> None:
+    def change(self, *_: Any) -> None:
         pass
 
 
