@@ -63,6 +63,27 @@ def run(
         session.finish()
     if not finite:
         raise explain(model, x, ablations)
+    return result(session, x, values, readout, captures, ablations)
+
+
+def result(
+    session: Session,
+    x: Example,
+    values: Tensor,
+    readout: np.ndarray,
+    captures: Sequence[Capture],
+    ablations: Sequence[Ablation],
+) -> Run:
+    """What a finished session gave.
+
+    Args:
+        session: after its forward pass.
+        x: the example that ran.
+        values: logits [readout, vocab] in float32, on the CPU.
+        readout: positions whose logits these are.
+        captures, ablations: what was asked.
+    """
+    model = session.model
     return Run(
         data=collect(session),
         logits=values.numpy(),

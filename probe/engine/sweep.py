@@ -12,10 +12,8 @@ from torch import Tensor
 
 from probe.ablate.base import Ablation
 from probe.ablate.compose import in_order, label, prepared
-from probe.engine.collect import collect, kept_table
-from probe.engine.cost import cost
 from probe.engine.flow import CHANGES_LENGTH
-from probe.engine.forward import as_list, meta, run
+from probe.engine.forward import as_list, result, run
 from probe.engine.health import explain
 from probe.engine.hooks import VISION_EVENTS, implements
 from probe.engine.result import Run
@@ -144,19 +142,7 @@ def _resumed(
     values = logits.float().cpu()
     if not torch.isfinite(values).all():
         raise explain(model, x, ablations)
-    return Run(
-        data=collect(session),
-        logits=values.numpy(),
-        kept=kept_table(session, len(x.layout)),
-        cost=cost(model, x, session),
-        layout=x.layout,
-        text=None,
-        tokens=model.decode_each(values.argmax(-1).tolist()),
-        meta=meta(model, x, (), ablations),
-        readout=x.layout.readout,
-        reductions=tuple(session.reductions),
-        decode=model.decode_each,
-    )
+    return result(session, x, values, x.layout.readout, (), ablations)
 
 
 def _reader(model: VideoModel, x: Example, clean: Run, measure: Measure) -> Callable:
