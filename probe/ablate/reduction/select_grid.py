@@ -38,6 +38,10 @@ class Grid(Select):
     def inert(self) -> bool:
         return self.stride == 1
 
+    @property
+    def exact(self) -> bool:
+        return self.stride is None and self.count is None
+
     def choose(self, c: Candidates, group: Index, score: np.ndarray, count: int) -> Chosen:
         wanted = min(count if self.count is None else self.count, len(group))
         if self.stride is not None:
