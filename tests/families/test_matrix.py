@@ -219,8 +219,8 @@ def test_each_place(name: str, model: VideoModel, text: str, close) -> None:
     assert np.abs(generated.logits - model.generate(x, max_new_tokens=3).logits).max() > 1e-4
     try:
         stated = predict(model, x, one)
-    except ProbeError:  # it depends on the clip
-        assert "vision_out" in text
+    except ProbeError:  # known with the clip or the layout only
+        assert "vision_out" in text or "frozen" in text
     else:
         assert generated.cost.length == stated.lengths.rows
         assert generated.cost.macs == stated.macs()
