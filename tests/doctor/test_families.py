@@ -20,6 +20,7 @@ SILENT = {  # what a family does not have
     "layout proof, image": {"instructblipvideo"},
     "positions reach the decoder": {"instructblipvideo"},
     "attention reached, vision tower": {"perception_lm"},
+    "ablation SliceMLP": {"qwen3_vl_moe"},
 }  # fmt: skip
 
 
