@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probe.ablate.base import Ablation
 from probe.ablate.kv_candidates import aligned, candidates_of
-from probe.ablate.kv_plan import cached, check, plan, resolve
+from probe.ablate.kv_plan import cached, check, plan
 from probe.ablate.reduction.budget import Keep
 from probe.ablate.reduction.build import Step, weights
 from probe.ablate.reduction.parts import Budget, Score, Segment, Select
@@ -19,7 +19,7 @@ from probe.ablate.reduction.segment import Whole
 from probe.ablate.reduction.select import TopK
 from probe.errors import ProbeError
 from probe.models.selection import NoClip, Selection
-from probe.spec import Layers
+from probe.spec import Layers, resolve_layers
 
 if TYPE_CHECKING:
     from probe.engine.call import AttentionCall
@@ -100,7 +100,7 @@ class Cache(Ablation):
     def start(self, session: Session) -> dict | None:
         """Neutral without a clip, and where everything stays."""
         check(self)
-        layers = resolve(self.layers, session.model.n_layers, self.kind)
+        layers = resolve_layers(self.layers, session.model.n_layers, self.kind)
         try:
             candidates = self._candidates(session)
         except NoClip:

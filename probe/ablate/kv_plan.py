@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probe.ablate.reduction.parts import Score
 from probe.ablate.reduction.select import TopK
 from probe.errors import ProbeError
-from probe.spec import Layers, resolve_layers
+from probe.spec import resolve_layers
 
 if TYPE_CHECKING:
     from probe.ablate.kv import Cache
@@ -20,18 +19,6 @@ WORDS = {
     "how": ("evict", "hide"),
     "variant": ("paper", "code"),
 }
-
-
-def resolve(layers: Layers, count: int, owner: str) -> tuple[int, ...]:
-    """Layers as numbers; also "3-", layer 3 and all after it.
-
-    Raises:
-        ProbeError: a layer that does not exist.
-    """
-    if isinstance(layers, str) and (match := re.fullmatch(r"\s*(\d+)\s*-\s*", layers)):
-        first = resolve_layers(int(match[1]), count, owner)[0]
-        return tuple(range(first, count))
-    return resolve_layers(layers, count, owner)
 
 
 def check(cache: Cache) -> None:
@@ -110,7 +97,7 @@ def cached(cache: Cache, lengths: Lengths) -> Lengths | None:
     if budget is None or cache.of != "video" or cache.at is not None:
         return None
     left = list(lengths.cached)
-    for layer in resolve(cache.layers, len(left), cache.kind):
+    for layer in resolve_layers(cache.layers, len(left), cache.kind):
         sizes = cache.segment.sizes(lengths.frames, left[layer])
         kept = None if sizes is None else budget.expected(sizes)
         if kept is None:

@@ -91,6 +91,11 @@ class Plan(Ablation):
         return event == "evict" and self.cache == "retroactive"
 
     def check(self) -> None:
+        """Refuse arguments that are wrong whatever the model.
+
+        Raises:
+            ProbeError: in one line.
+        """
         if not isinstance(self.at, Site) or not isinstance(self.score, Score | None):
             raise ProbeError(f"{self.kind}: write at=layer(2) and a score such as LastQuery()")
         if isinstance(self.at, Vision | VisionOut) and self.of != "video":

@@ -104,7 +104,7 @@ class Reduce(Plan):
     ) -> Weights | None:
         if place != state["where"]:
             return None
-        return vision_sites.in_tower(session, state, self.kind, x, self.steps, self.order)
+        return vision_sites.in_tower(session, state, self.kind, x, self._built)
 
     def reduce(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
         if layer <= state["k"]:
@@ -116,23 +116,25 @@ class Reduce(Plan):
             full, state["done"] = vision_sites.in_prompt(state, str(self), rows)
         else:
             full = self._at_layer(session, state, layer, x, rows)
-        if state["done"] is not None:
-            session.reductions.append(state["done"])
-        if full.is_identity:
-            return None
-        if self.position != "keep":
-            renumber(session, layer, self.position, rows, full)
-        return full
+        return self._done(session, state, layer, rows, full)
 
     def middle(self, session: Session, state: dict, layer: int, x: Tensor) -> Weights | None:
         if layer != state["k"] - 1 or not isinstance(self.at, Mid):
             return None
         rows = session.positions[layer]
         full = self._at_layer(session, state, layer + 1, x, rows)
+        return self._done(session, state, layer + 1, rows, full)
+
+    def _done(
+        self, session: Session, state: dict, layer: int, rows: np.ndarray, full: Weights
+    ) -> Weights | None:
+        """Recorded, and with the position ids that the policy gives from `layer` on."""
         if state["done"] is not None:
             session.reductions.append(state["done"])
-        if self.position != "keep" and not full.is_identity:
-            renumber(session, layer + 1, self.position, rows, full)
+        if full.is_identity:
+            return None
+        if self.position != "keep":
+            renumber(session, layer, self.position, rows, full)
         return full
 
     def _at_layer(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from probe.ablate.encoder_places import labels_of
-from probe.ablate.reduction.build import Step, weights
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.record import Reduction
 from probe.ablate.reduction.weights import Weights
@@ -19,7 +18,7 @@ from probe.engine.vision_tokens import VisionTokens, frame_labels
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from probe.engine.session import Session
 
@@ -109,8 +108,7 @@ def in_tower(
     state: dict,
     owner: str,
     x: Tensor,
-    steps: Sequence[Step],
-    order: str,
+    build: Callable[[Candidates], tuple[Weights, np.ndarray, np.ndarray]],
 ) -> Weights:
     """Weights over the tokens of the tower that are left; CLS and its like always stay.
 
@@ -119,7 +117,7 @@ def in_tower(
         state: of the reduction; what is left of the prompt is kept in it, under "tower".
         owner: its name, for errors.
         x: [token, channel] of the tokens that are left.
-        steps, order: of the reduction.
+        build: of the reduction: its weights over candidates first.
     """
     edits = session.edits
     tokens: VisionTokens = edits.tokens
@@ -136,7 +134,7 @@ def in_tower(
         total=len(tokens),
         readings=state["readings"].patches(ids),
     )
-    w = weights(steps, c, order)
+    w = build(c)[0]
     w = replace(w, anchor=np.sort(w.anchor))
     edits.mass[ids[w.anchor]] = w.mass
     front = np.setdiff1d(np.arange(len(alive)), inside)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from probe.engine import seam
 from probe.engine.call import AttentionCall
-from probe.engine.hooks import implements
 from probe.engine.peek import Peeked
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def attend(
     rows = call.index(call.positions) if session.force else call.edited
     if len(rows):
         output = call.redo(output, rows)
-    if any(implements(ablation, "head_outputs") for ablation, _ in session.ablations):
+    if session.anyone("head_outputs"):
         output = session.change("head_outputs", output[0], call)[None]
     call.output = output[0]
     if session.step == 0:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from probe.engine.deepstack import Deepstack
-from probe.engine.hooks import implements
 from probe.engine.peek import peek
 from probe.engine.rotary import Rotary, tables
 from probe.engine.rows import Rows
@@ -70,16 +69,14 @@ class Flow:
             ids = ids if changed is None else changed
         return ids
 
-    def _shortens(self) -> bool:
-        return any(implements(a, event) for a, _ in self.ablations for event in CHANGES_LENGTH)
-
     def begin(self, kwargs: dict) -> dict:
         """A forward starts: which positions are its rows, and their explicit position ids."""
         session, rows = self.session, self.rows
         x = kwargs.get("inputs_embeds")
         shape = (kwargs["input_ids"] if x is None else x).shape
         cache = kwargs.get("past_key_values")
-        if self._shortens():
+        shortens = session.anyone(*CHANGES_LENGTH)
+        if shortens:
             refuse_forgetful(cache, len(session.layout), self.model.name)
         anew = cache is None or cache.get_seq_length() == 0
         first = 0 if anew else rows.count
@@ -93,10 +90,10 @@ class Flow:
         rows.begin(shape[1], anew)
         for ablation, state in self.ablations if rows.step else ():
             rows.evict(cache, ablation.evict(session, state) or {})
-        rows.ids = ids = self._position_ids(rows.first)
+        ids = self._position_ids(rows.first)
         mask = kwargs.get("attention_mask")
         if rows.step and isinstance(mask, Tensor) and mask.dim() == 2 and bool(mask.all()):
-            mask = None if self._shortens() else mask
+            mask = None if shortens else mask
         return self.deepstack.take(kwargs | {"position_ids": ids, "attention_mask": mask})
 
     def resume(self, clean: Clean, layer: int, row: int) -> None:

@@ -85,7 +85,7 @@ class Middle:
 
     def leave(self, x: Tensor) -> Tensor | None:
         """The stream behind the layer, of the rows that are left; None where all are."""
-        self._entered = self._added = None
+        self._entered, self._added, self._norms = None, None, []
         if self._cut is None:
             return None
         (w, rows, _), self._cut = self._cut, None

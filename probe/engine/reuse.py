@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +41,7 @@ class Clean:
     deepstack: Deepstack = field(default_factory=Deepstack)
     logits: Tensor | None = None
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         """First row from which on no earlier row sees a later key: 0 where attention is causal,
         behind the visual tokens where those see each other.

@@ -21,7 +21,6 @@ class Rows:
         present: per layer, the keys in it: rows of all forwards that are still there.
         mass: [position], how many original tokens each stands for.
         segment, piece: [position], those that the last reduction put each token in.
-        ids: position ids [axis.., 1, row] of the rows of this forward, as the model got them.
         numbers: per layer, position ids [axis.., 1, position] that a reduction gave anew; None
             where the model's own hold.
     """
@@ -33,7 +32,6 @@ class Rows:
         self.first = np.zeros(0, np.int64)
         self.positions: list[np.ndarray] = []
         self.present = [np.zeros(0, np.int64)] * layers
-        self.ids: Tensor | None = None
         self.numbers: list[Tensor | None] = [None] * layers
 
     def begin(self, count: int, anew: bool) -> None:

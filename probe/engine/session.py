@@ -67,6 +67,7 @@ class Session:
         self.captures = [(capture, capture.start(self)) for capture in captures]
         started = [(ablation, ablation.start(self)) for ablation in ablations]
         self.ablations = [(a, state) for a, state in started if state is not None]
+        self._listening: dict[str, bool] = {}
         self._undo: list[Any] = []
         self._own: dict[nn.Module, Any] = {}
         self._numbers: dict[nn.Module, int] = {}
@@ -164,8 +165,14 @@ class Session:
 
     def anyone(self, *events: str) -> bool:
         """Whether a capture or an ablation listens to one of these events."""
-        listening = [a for a, _ in (*self.captures, *self.ablations)]
-        return any(hooks.implements(a, e) for a in listening for e in events)
+        return any(self._heard(event) for event in events)
+
+    def _heard(self, event: str) -> bool:
+        """Asked once an event: what a spec listens to does not change while it runs."""
+        if event not in self._listening:
+            everyone = [a for a, _ in (*self.captures, *self.ablations)]
+            self._listening[event] = any(hooks.implements(one, event) for one in everyone)
+        return self._listening[event]
 
     def finish(self) -> None:
         """Let every ablation prove that it fired, and every vision layer that it was reached.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probe.ablate.base import Ablation
-from probe.ablate.compose import in_order, label, prepared
+from probe.ablate.compose import in_order, label
 from probe.engine.flow import CHANGES_LENGTH
 from probe.engine.forward import as_list, result, run
 from probe.engine.health import explain
@@ -87,9 +87,7 @@ def _begins(
     where everything must run again.
     """
     first = int(x.layout.readout[0])
-    if any(one.at_decode or one.acts == "logits" for one in ablations):
-        return None, None, 0
-    if prepared(model, x, ablations) is not x:
+    if any(one.at_decode or one.acts == "logits" or one.listens("prepare") for one in ablations):
         return None, None, 0
     session = Session(model, x, (), ablations)
     active = session.ablations

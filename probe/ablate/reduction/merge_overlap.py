@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,15 +40,11 @@ class Neighbourhood(Rest):
         return keys_of(self.of)
 
     def rows(self, c: Candidates, group: Index, chosen: Chosen, score: np.ndarray) -> list[tuple]:
-        points = Points.of(features(c, self.of, self.kind)[torch.as_tensor(group)]).tabled()
-        everyone, centres = np.arange(len(group)), np.searchsorted(group, chosen.centres)
-        near = np.zeros((len(centres), len(group)), bool)
-        for row, centre in enumerate(centres):
-            near[row] = points.distance(np.array([centre]), everyone)[0].cpu().numpy() < self.u
-            near[row, centre] = True
+        def near(points: Points, centre: np.ndarray, everyone: np.ndarray) -> np.ndarray:
+            return points.distance(centre, everyone)[0].cpu().numpy() < self.u
+
         rows = []
-        for centre, inside, mass in zip(chosen.centres, near, _masses(near, c, group), strict=True):
-            cols = group[inside]
+        for centre, cols, mass in _around(c, group, chosen, self, near):
             values = np.full(len(cols), (1 - self.beta) / len(cols))
             values[cols == centre] += self.beta
             rows.append((centre, cols, values if len(cols) > 1 else np.ones(1), mass))
@@ -78,24 +75,36 @@ class Gather(Rest):
         return keys_of(self.of)
 
     def rows(self, c: Candidates, group: Index, chosen: Chosen, score: np.ndarray) -> list[tuple]:
-        points = Points.of(features(c, self.of, self.kind)[torch.as_tensor(group)]).tabled()
-        everyone, centres = np.arange(len(group)), np.searchsorted(group, chosen.centres)
-        near = np.zeros((len(centres), len(group)), bool)
-        for row, centre in enumerate(centres):
-            similar = points.similarity(np.array([centre]), everyone)[0].cpu().numpy()
+        def near(points: Points, centre: np.ndarray, everyone: np.ndarray) -> np.ndarray:
+            similar = points.similarity(centre, everyone)[0].cpu().numpy()
             similar[centre] = -np.inf
-            count = min(self.k, len(group) - 1)
-            near[row, np.argsort(-similar, kind="stable")[:count]] = True
-            near[row, centre] = True
+            best = np.argsort(-similar, kind="stable")[: min(self.k, len(group) - 1)]
+            return np.isin(everyone, best)
+
         rows = []
-        for centre, inside, mass in zip(chosen.centres, near, _masses(near, c, group), strict=True):
-            cols = group[inside]
+        for centre, cols, mass in _around(c, group, chosen, self, near):
             values = np.where(cols == centre, 1.0, score[cols])
             rows.append((centre, cols, values, mass))
         return rows
 
 
-def _masses(near: np.ndarray, c: Candidates, group: Index) -> np.ndarray:
-    """Mass of each row: that of each token is shared equally by the rows in which it is."""
-    share = c.mass[group] / np.maximum(1, near.sum(0))
-    return near @ share
+def _around(
+    c: Candidates, group: Index, chosen: Chosen, rest: Neighbourhood | Gather, near: Callable
+) -> Iterator[tuple[int, Index, float]]:
+    """Each centre with the tokens near it, itself among them, and the mass of its row: that of
+    each token is shared equally by the rows in which it is.
+
+    Args:
+        c, group, chosen: as `rest` gets them.
+        rest: says what is compared.
+        near: (points, number of a centre [1], numbers of all) -> [token], True for those near it.
+    """
+    points = Points.of(features(c, rest.of, rest.kind)[torch.as_tensor(group)]).tabled()
+    everyone, centres = np.arange(len(group)), np.searchsorted(group, chosen.centres)
+    inside = np.zeros((len(centres), len(group)), bool)
+    for row, centre in enumerate(centres):
+        inside[row] = near(points, np.array([centre]), everyone)
+        inside[row, centre] = True
+    masses = inside @ (c.mass[group] / np.maximum(1, inside.sum(0)))
+    for centre, mine, mass in zip(chosen.centres, inside, masses, strict=True):
+        yield centre, group[mine], mass

@@ -60,7 +60,7 @@ class Pool(Pooling):
         return () if self.score is None else self.score.leaves()
 
     def weights(self, c: Candidates) -> Weights:
-        bins = [self._bins(axis, n) for axis, n in enumerate(grid(c))]
+        bins = [self._bins(axis, n) for axis, n in enumerate(c.cells)]
         made = separable(bins, bins, c.mass, self.anchor)
         if self.how == "bilinear":
             axes = [linear(b.shape[1], b.shape[0]) for b in bins]
@@ -165,28 +165,3 @@ def _product(
         value = (value[:, None] * matrix[i, j]).reshape(-1)
     order = np.lexsort((col, row))
     return row[order], col[order], value[order]
-
-
-def grid(c: Candidates) -> tuple[int, int, int]:
-    """(frames, rows, columns) where every frame has the same rows and columns, and every cell of
-    them in raster order; also after another pool or a lattice, which leave some rows and columns.
-
-    Raises:
-        ProbeError: it has not.
-    """
-    times = len(c.frames)
-    (rows, row), (cols, col) = (np.unique(i, return_inverse=True) for i in (c.row, c.col))
-    index = np.arange(times * len(rows) * len(cols))
-    full = (
-        len(c) == len(index) > 0
-        and min(rows[0], cols[0]) >= 0
-        and np.array_equal(row, index % (len(rows) * len(cols)) // len(cols))
-        and np.array_equal(col, index % len(cols))
-        and (np.diff(c.frame.reshape(times, -1), axis=1) == 0).all()
-    )
-    if not full:
-        raise ProbeError(
-            "the tokens here are no full grid of frames, rows and columns, which pooling needs "
-            '(newlines among them, or tokens dropped before); use of="video", and put it first'
-        )
-    return times, len(rows), len(cols)

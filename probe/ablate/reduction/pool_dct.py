@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from probe.ablate.reduction.candidates import Candidates
 from probe.ablate.reduction.parts import Pooling
-from probe.ablate.reduction.pool import adaptive, grid, separable
+from probe.ablate.reduction.pool import adaptive, separable
 from probe.ablate.reduction.weights import Weights
 from probe.errors import ProbeError
 
@@ -42,7 +42,7 @@ class PoolDCT(Pooling):
 
     def weights(self, c: Candidates) -> Weights:
         axes, bins = [], []
-        for n, wanted, name in zip(grid(c), self.out, ("frames", "rows", "columns"), strict=True):
+        for n, wanted, name in zip(c.cells, self.out, ("frames", "rows", "columns"), strict=True):
             m = n if wanted is None else wanted
             if m > n:
                 raise ProbeError(

@@ -12,7 +12,6 @@ from probe.ablate.reduction.parts import Budget, Pooling, Score
 from probe.ablate.reduction.pool import (
     adaptive,
     check_anchor,
-    grid,
     linear,
     runs,
     separable,
@@ -104,7 +103,7 @@ class SizedPool(Pooling):
             score = self.score.score(c).detach().double().cpu().numpy()
         made = []
         for frame, count in zip(c.frames, self.budget.counts(c, c.frames, score), strict=True):
-            _, height, width = grid(c.take(frame))
+            _, height, width = c.take(frame).cells
             rows, cols = near_square(count, height, width)
             if rows * cols == 0:
                 continue
