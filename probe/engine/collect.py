@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +13,29 @@ if TYPE_CHECKING:
     from probe.engine.session import Session
 
 
-def collect(session: Session) -> xr.Dataset:
+Part = tuple[Any, dict[str, "xr.DataArray"]]
+"""A capture, and its arrays under its own names and labels."""
+
+
+def finished(session: Session) -> tuple[Part, ...]:
+    """What each capture of a session gathered."""
+    return tuple((capture, capture.finish(session, state)) for capture, state in session.captures)
+
+
+def collect(parts: Sequence[Part]) -> xr.Dataset:
     """One Dataset with every capture's arrays.
 
     Labels along a dim are the union over captures, NaN where a capture has none. A second
     capture of a kind gets the suffix `_2`.
+
+    Args:
+        parts: from `finished`.
     """
     import xarray as xr
 
     arrays: dict[str, xr.DataArray] = {}
-    for capture, state in session.captures:
-        for name, array in capture.finish(session, state).items():
+    for capture, found in parts:
+        for name, array in found.items():
             number = 2
             unique = name
             while unique in arrays:

@@ -13,7 +13,7 @@ from probe.ablate.base import Ablation, Ablations
 from probe.ablate.compose import in_order, label, prepared
 from probe.capture.base import Capture
 from probe.engine import contrast, steps
-from probe.engine.collect import collect, kept_table
+from probe.engine.collect import collect, finished, kept_table
 from probe.engine.cost import cost
 from probe.engine.health import explain
 from probe.engine.memory import refuse
@@ -83,9 +83,9 @@ def result(
         readout: positions whose logits these are.
         captures, ablations: what was asked.
     """
-    model = session.model
+    model, parts = session.model, finished(session)
     return Run(
-        data=collect(session),
+        data=collect(parts),
         logits=values.numpy(),
         kept=kept_table(session, len(x.layout)),
         cost=cost(model, x, session),
@@ -96,6 +96,7 @@ def result(
         readout=readout,
         reductions=tuple(session.reductions),
         decode=model.decode_each,
+        parts=parts,
     )
 
 

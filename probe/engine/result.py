@@ -54,6 +54,21 @@ class Run:
     reductions: tuple[Reduction, ...] = ()
     decode: Callable[[Sequence[int]], list[str]] | None = field(default=None, repr=False)
     stored: dict[str, str] = field(default_factory=dict, repr=False)
+    parts: Sequence[tuple[Any, dict[str, xr.DataArray]]] = field(default=(), repr=False)
+
+    def of(self, capture: Any) -> xr.DataArray:
+        """The first array of one of the captures that were asked for, under its own labels.
+
+        In `data` captures share dims, and a label that one of them lacks is NaN there; here
+        there are none but its own.
+
+        Raises:
+            ProbeError: a capture that this run does not have (or one opened from disk).
+        """
+        found = next((arrays for made, arrays in self.parts if made == capture), None)
+        if found is None:
+            raise ProbeError(f"run.of({capture}): this run did not capture it")
+        return next(iter(found.values()))
 
     def top(self, k: int = 5, readout: int = -1) -> pd.DataFrame:
         """The k most likely next tokens at a readout: token, id, probability, logit.
