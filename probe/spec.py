@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from probe.errors import ProbeError
 
 Layers = int | str | Sequence[int]
+_OWN = re.compile(r"^([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?=\(|$)")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def from_json(data: Mapping[str, Any], names: Mapping[str, Callable]) -> Any:
 def parse(text: str, names: Mapping[str, Callable]) -> list:
     """Read `fastv(k=2, keep=0.5)` or `Knockout("video -> question"); edvt()` without eval.
 
+    A class of one's own is written with its module: `my_module:MyCapture(layer=2)`.
+
     Returns:
         The objects, in the order written; a recipe that gives several is flattened.
 
@@ -115,7 +118,7 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
         ProbeError: text that is not calls of known names with plain arguments.
     """
     try:
-        body = ast.parse(text.strip(), mode="exec").body
+        body = ast.parse(_OWN.sub(r"\1.\2", text.strip()), mode="exec").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ProbeError(
             f"cannot read '{text}': write it as a call, for example fastv(k=2, keep=0.5)"
@@ -137,19 +140,26 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
 
 
 def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
         arguments = [_evaluate(argument, names, text) for argument in node.args]
         keywords = {k.arg or "**": _evaluate(k.value, names, text) for k in node.keywords}
-        known = {"range": range} if node.func.id == "range" else names
-        return _make(node.func.id, known, arguments, keywords)
-    if isinstance(node, ast.Name):
-        return _make(node.id, names, (), {})
+        called = _called(node.func)
+        known = {"range": range} if called == "range" else names
+        return _make(called, known, arguments, keywords)
+    if isinstance(node, ast.Name | ast.Attribute):
+        return _make(_called(node), names, (), {})
     if isinstance(node, ast.List | ast.Tuple):
         return tuple(_evaluate(item, names, text) for item in node.elts)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         raise ProbeError(f"cannot read '{text}': only calls and plain values are allowed") from None
+
+
+def _called(node: ast.Name | ast.Attribute) -> str:
+    """`fastv`, or `module:Class` of a dotted name."""
+    module, _, name = ast.unparse(node).rpartition(".")
+    return f"{module}:{name}" if module else name
 
 
 def _lookup(name: str, names: Mapping[str, Callable]) -> Callable:
