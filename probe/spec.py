@@ -7,7 +7,7 @@ import importlib
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
@@ -57,6 +57,29 @@ class Spec:
         shown = [f.name for f in fields(self) if f.name in changed or f.name in self.always_shown]
         inner = ", ".join(f"{name}={text(getattr(self, name))}" for name in shown)
         return f"{type(self).__name__}({inner})"
+
+
+class Lazy(Mapping[str, Callable]):
+    """What may be written in texts and JSON by name, imported when it is asked for.
+
+    Args:
+        package: the package that has them as attributes.
+        names: those of its attributes that count.
+    """
+
+    def __init__(self, package: str, names: Collection[str]) -> None:
+        self.package, self.names = package, names
+
+    def __getitem__(self, name: str) -> Callable:
+        if name not in self.names:
+            raise KeyError(name)
+        return getattr(importlib.import_module(self.package), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def snake(name: str) -> str:
@@ -135,7 +158,9 @@ def parse(text: str, names: Mapping[str, Callable]) -> list:
     if not found and body:
         raise ProbeError(f"'{text}' leaves everything as it is; there is nothing to take away")
     if wrong is not None or not found:
-        raise ProbeError(f"cannot read '{text}': {wrong!r} is not a capture or an ablation")
+        raise ProbeError(
+            f"cannot read '{text}': {wrong!r} is not a capture, an ablation or a diagnosis"
+        )
     return found
 
 
@@ -175,7 +200,7 @@ def _lookup(name: str, names: Mapping[str, Callable]) -> Callable:
         except (ImportError, AttributeError, ValueError):
             raise ProbeError(f"'{name}' cannot be imported") from None
         if not (isinstance(found, type) and issubclass(found, Spec)):
-            raise ProbeError(f"'{name}' is not a capture or an ablation")
+            raise ProbeError(f"'{name}' is not a capture, an ablation or a diagnosis")
         return found
     raise ProbeError(f"'{name}' is not known; there are {', '.join(sorted(names))}")
 

@@ -78,7 +78,7 @@ def test_own_classes_round_trip_by_their_module() -> None:
     "kind", ["os:system", "os:nothing", "no.such:Thing", ":x", "subprocess:Popen"]
 )
 def test_json_makes_only_captures_and_ablations(kind: str) -> None:
-    with pytest.raises(ProbeError, match=r"not a capture or an ablation|cannot be imported"):
+    with pytest.raises(ProbeError, match=r"not a capture, an ablation or a diagnosis|cannot be imported"):
         from_json({"kind": kind, "command": "true", "args": "true"}, {})
 
 
@@ -105,8 +105,8 @@ def test_parse_refuses_everything_but_calls_of_known_names(text: str) -> None:
     [
         ("fastv(", "write it as a call"),
         ("", "cannot read"),
-        ("3", "not a capture or an ablation"),
-        ("layer(2); 'x'", "not a capture or an ablation"),
+        ("3", "not a capture, an ablation or a diagnosis"),
+        ("layer(2); 'x'", "not a capture, an ablation or a diagnosis"),
         ("fastvv(2)", "'fastvv' is not known; there are"),
         ("fastv(q=2)", "unexpected keyword argument 'q'"),
         ("fastv(1, 2, 3)", "fastv: "),

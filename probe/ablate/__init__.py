@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from probe.ablate.registry import OPERATORS, PARTS, RECIPES
@@ -31,24 +31,11 @@ def ablations() -> dict[str, Callable]:
     return {name: __getattr__(name) for name in (*OPERATORS, *RECIPES)}
 
 
-class Names(Mapping[str, Callable]):
+def names() -> Mapping[str, Callable]:
     """Everything that may be written in an ablation's text or JSON, imported when it is."""
+    from probe.spec import Lazy
 
-    def __getitem__(self, name: str) -> Callable:
-        if name not in _MODULES:
-            raise KeyError(name)
-        return __getattr__(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_MODULES)
-
-    def __len__(self) -> int:
-        return len(_MODULES)
-
-
-def names() -> Names:
-    """Everything that may be written in an ablation's text or JSON."""
-    return Names()
+    return Lazy(__name__, _MODULES)
 
 
 def parse(text: str) -> list:

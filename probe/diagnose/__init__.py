@@ -57,4 +57,4 @@ def parse(text: str) -> list:
     """
     from probe import spec
 
-    return spec.parse(text, diagnoses())
+    return spec.parse(text, spec.Lazy(__name__, DIAGNOSES))

@@ -46,6 +46,8 @@ class Case:
     seed: int = 0
     truth: Any = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What diagnoses share beyond the untouched run, by a key of theirs."""
     _runs: list[Run] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
