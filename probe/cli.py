@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +106,102 @@ def sweep(
 
 
 @app.command()
+def diagnose(
+    name: Annotated[
+        str, typer.Argument(help='A section, or diagnoses such as "DeletionCurve(steps=8)".')
+    ],
+    video: Annotated[str | None, typer.Argument(help="A video file; or give --testbed.")] = None,
+    ask: Annotated[str | None, typer.Option("--ask", help="The question.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The right answer.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A possible answer; repeat it for each.")
+    ] = None,
+    model: Model = "testbed/onevision",
+    frames: Annotated[int, typer.Option(help="Frames, uniformly over the clip.")] = 16,
+    testbed: Annotated[
+        int | None, typer.Option(help="So many generated clips instead of a file.", metavar="N")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of --testbed: neutral, hidden...")] = "neutral",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Run diagnoses on one clip, or over generated clips whose truth is known."""
+    from probe.diagnose.command import command
+
+    command(
+        name,
+        video,
+        ask,
+        answer=answer,
+        options=tuple(option or ()),
+        model=model,
+        frames=frames,
+        testbed=testbed,
+        split=split,
+        seed=seed,
+        as_json=json,
+    )
+
+
+study = typer.Typer(
+    name="study", no_args_is_help=True, rich_markup_mode=None, help="Many samples, with intervals."
+)
+app.add_typer(study)
+
+Folder = Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")]
+
+
+@study.command(name="run")
+def study_run(
+    spec: Annotated[Path, typer.Argument(help="A YAML file, or a Python file with `study`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; studies/NAME by default.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="Workers on a Ray cluster.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Again what failed before.")] = False,
+) -> None:
+    """Compute what is missing of a study; stop and run it again at any time."""
+    from probe.study.commands import run as command
+
+    command(spec, out, workers=workers, ray=ray, retry=retry)
+
+
+@study.command(name="status")
+def study_status(folder: Folder) -> None:
+    """How far a study is, who is at work, what failed."""
+    from probe.study.commands import status as command
+
+    command(folder)
+
+
+@study.command(name="show")
+def study_show(
+    folder: Folder,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown tables.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the curves, to .png, .pdf or .svg.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Tables of a study, finished or not: differences, intervals, tests, curves with controls."""
+    from probe.study.commands import show as command
+
+    command(folder, markdown=markdown, as_json=json, figure=figure)
+
+
+@study.command(name="export")
+def study_export(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="A .parquet or .csv file.", metavar="FILE")],
+) -> None:
+    """Write every measurement as one row of a table."""
+    from probe.study.commands import export as command
+
+    command(folder, file)
+
+
+@app.command()
 def doctor(
     model: Annotated[str, typer.Argument(help="Built-in name, folder, or Hugging Face id.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
@@ -146,8 +243,19 @@ def ablations(
     listing.ablations(name, markdown)
 
 
+@app.command()
+def diagnoses(
+    markdown: Annotated[bool, typer.Option(help="As Markdown tables, for documents.")] = False,
+) -> None:
+    """List what can be diagnosed: of which section, from which paper, on what it needs."""
+    from probe import listing_diagnoses
+
+    listing_diagnoses.diagnoses(markdown)
+
+
 def main() -> None:
     """Entry point: an error that a user can mend is one line on stderr and exit code 2."""
+    sys.path.append(os.getcwd())  # `my_module:MyDiagnosis` is found as with python -m
     try:
         app()
     except ProbeError as error:
