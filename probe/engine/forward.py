@@ -104,7 +104,7 @@ def _at_once(session: Session, x: Example, readout: np.ndarray) -> Tensor:
     """Logits [readout, vocab] of one forward over prompt and answer."""
     model = session.model
     wanted = torch.as_tensor(readout, device=model.hf.device)
-    found = model.hf(**x.inputs, use_cache=False, logits_to_keep=wanted).logits[0]
+    found = model.hf(**session.inputs, use_cache=False, logits_to_keep=wanted).logits[0]
     # Some families compute every position's logits all the same.
     return found if len(found) == len(readout) else found[wanted]
 

@@ -51,7 +51,7 @@ def generate(
     beside = contrast.Beside(session, x, max_new_tokens) if contrast.of(session) else None
     processors: Any = settings.pop("logits_processor", None) or []
     processors = [*processors, beside] if beside else [*processors]
-    inputs = dict(x.inputs)
+    inputs = dict(session.inputs)
     if x is given:  # an example with other tokens has ids that transformers would not find
         inputs.pop("position_ids", None)
     with session, torch.no_grad(), _seeded(model, seed):

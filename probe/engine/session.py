@@ -19,6 +19,7 @@ from probe.engine.attributes import Attributes
 from probe.engine.cost_meter import Meter
 from probe.engine.flow import Flow
 from probe.engine.middle import Middle
+from probe.engine.stored_features import stored_features
 from probe.engine.vision_edit import vision_edit
 from probe.errors import ProbeError
 
@@ -64,6 +65,7 @@ class Session:
         self.flow, self.meter = Flow(self), Meter(model.hf.device)
         self.vision = hooks.vision_hooks(self, captures, ablations)
         self.edits: Any = vision_edit(self, ablations)
+        self.stored = stored_features(self)
         self.captures = [(capture, capture.start(self)) for capture in captures]
         started = [(ablation, ablation.start(self)) for ablation in ablations]
         self.ablations = [(a, state) for a, state in started if state is not None]
@@ -91,6 +93,13 @@ class Session:
     def prompt(self) -> np.ndarray:
         """Positions of the tokens that the first forward processes."""
         return np.arange(self.example.inputs["input_ids"].shape[1])
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model is called with for the prompt: without pixels where a store of vision
+        features has what becomes of them.
+        """
+        return self.example.inputs if self.stored is None else self.stored.inputs()
 
     # -- in and out ------------------------------------------------------------------------
 
@@ -204,6 +213,7 @@ class Session:
         if seam.current.get() is not self:
             raise ProbeError(f"{self.model.name}: in use by another run; load it once a run")
         self.meter.turn(self.present)
+        kwargs = kwargs if self.stored is None else self.stored.begin(kwargs)
         return args, self.flow.begin(kwargs)
 
     def attend(

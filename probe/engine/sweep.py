@@ -47,10 +47,10 @@ def sweep(
     lists = [in_order(as_list(one, Ablation)) for one in ablations]
     clean = None
     rows: list[dict[str, Any]] = []
-    for given, found, begins in runs(model, x, [[], *lists]):
+    for given, found, began in runs(model, x, [[], *lists]):
         clean = clean or found
         read = _reader(model, x, clean, measure)
-        rows.append({"ablation": label(given), **read(found), "answer": found.tokens[0], **begins})
+        rows.append({"ablation": label(given), **read(found), "answer": found.tokens[0], **began})
         progress()
     table = pd.DataFrame(rows)
     if "value" in table:
@@ -64,23 +64,23 @@ def runs(model: VideoModel, x: Example, lists: Sequence[list[Ablation]]) -> Any:
     Yields:
         A Run equal to `model.run(x, ablate=...)` to rounding, one after the other.
     """
-    begins = [_begins(model, x, one) for one in lists]
-    wanted = {layer for _, layer, _ in begins if layer is not None}  # n_layers: nothing changes
-    suffix = any(row for _, layer, row in begins if layer is not None and layer < model.n_layers)
-    clean = _clean(model, x, wanted, suffix) if wanted else None
+    starts = [begins(model, x, one) for one in lists]
+    wanted = {layer for _, layer, _ in starts if layer is not None}  # n_layers: nothing changes
+    suffix = any(row for _, layer, row in starts if layer is not None and layer < model.n_layers)
+    clean = untouched(model, x, wanted, suffix) if wanted else None
     caches: dict[int, Any] = {}
-    for ablations, (session, layer, row) in zip(lists, begins, strict=True):
+    for ablations, (session, layer, row) in zip(lists, starts, strict=True):
         started = time.perf_counter()
         if session is None or layer is None or clean is None:
             found, layer, row = run(model, x, (), ablations), None, 0
         else:
             row = row if clean.keys is not None and row >= clean.horizon else 0
-            found = _resumed(model, x, session, ablations, clean, layer, row, caches)
+            found = resumed(model, x, session, ablations, clean, layer, row, caches)
         seconds = time.perf_counter() - started
         yield ablations, found, {"from_layer": layer, "from_row": row, "seconds": seconds}
 
 
-def _begins(
+def begins(
     model: VideoModel, x: Example, ablations: list[Ablation]
 ) -> tuple[Session | None, int | None, int]:
     """A session for the ablations, and the first layer and row that they can change; no layer
@@ -101,7 +101,7 @@ def _begins(
     return session, layer, min(row, first)
 
 
-def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Clean | None:
+def untouched(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Clean | None:
     """The untouched run; None where its logits do not come from the stream alone."""
     last = model.n_layers - 1
     record = Clean(wanted | {last})
@@ -109,7 +109,7 @@ def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Cle
     session.flow.record = record
     readout = torch.as_tensor(x.layout.readout, device=model.hf.device)
     with session, torch.no_grad():
-        out = model.hf(**x.inputs, use_cache=suffix, logits_to_keep=readout)
+        out = model.hf(**session.inputs, use_cache=suffix, logits_to_keep=readout)
         record.deepstack = session.flow.deepstack
         cache = getattr(out, "past_key_values", None) if suffix else None
         if cache is not None:
@@ -124,7 +124,7 @@ def _clean(model: VideoModel, x: Example, wanted: set[int], suffix: bool) -> Cle
     return record if same and whole else None
 
 
-def _resumed(
+def resumed(
     model: VideoModel,
     x: Example,
     session: Session,
@@ -134,6 +134,7 @@ def _resumed(
     row: int,
     caches: dict,
 ) -> Run:
+    """A session's run from a layer and a row on; see `resume`."""
     with session, torch.no_grad(), session.meter:
         logits: Tensor = resume(session, clean, layer, row, caches)
         session.finish()

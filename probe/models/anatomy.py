@@ -29,12 +29,15 @@ class Anatomy:
         family: data of its family.
         lock: held during a run; shared by everything that uses the same `hf`.
         n_layers, n_heads, n_kv_heads, head_dim, width: shape of the text decoder.
+        feature_cache: keeps vision features of clips for later runs
+            (`probe.study.features.FeatureCache`); None: every run computes them.
     """
 
     def __init__(self, hf: Any, processor: Any, family: Family, name: str) -> None:
         family = of_checkpoint(family, hf.config)
         self.hf, self.processor, self.family, self.name = hf, processor, family, name
         self.lock = _locks.setdefault(hf, threading.Lock())
+        self.feature_cache: Any = None
         config = hf.config.get_text_config()
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
