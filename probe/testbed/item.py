@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from probe.testbed.scene import Scene
 SPLITS = ("neutral", "hidden", "counter-prior")
 TEST_SEEDS = 1 << 32
 TRIES = 1000
+Make = Callable[..., Scene]
+Accept = Callable[[Scene, Question], bool]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def items(
     seed: int = 0,
     types: Sequence[str] | None = None,
     twins: bool = False,
+    make: Make = make_scene,
+    accept: Accept = lambda scene, question: True,
 ) -> list[Item]:
     """Draw test items that training has not seen. Types take turns.
 
@@ -62,6 +66,8 @@ def items(
         seed: items of another seed are other clips.
         types: question types; all by default, but captions are neutral only.
         twins: objects may share a colour, which makes them harder to tell apart.
+        make: draws a scene as `make_scene` does.
+        accept: of a scene and a question, whether they may become an item.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split}; there are {', '.join(SPLITS)}")
@@ -71,10 +77,10 @@ def items(
         if kind not in known:
             raise ValueError(f"no {kind} questions in {split}; there are {', '.join(known)}")
     draw = _hidden if split == "hidden" else _visible
+    how = (seed, split, twins, make, accept)
     name = f"{split}-twins" if twins else split
     return [
-        Item(f"{name}-{seed}-{number}", *draw(kinds, number, seed, split, twins), split)
-        for number in range(n)
+        Item(f"{name}-{seed}-{number}", *draw(kinds, number, *how), split) for number in range(n)
     ]
 
 
@@ -83,13 +89,20 @@ def _seed(seed: int, number: int, attempt: int) -> int:
 
 
 def _visible(
-    kinds: Sequence[str], number: int, seed: int, split: str, twins: bool
+    kinds: Sequence[str],
+    number: int,
+    seed: int,
+    split: str,
+    twins: bool,
+    make: Make,
+    accept: Accept,
 ) -> tuple[Scene, Question]:
     kind, turn = kinds[number % len(kinds)], number // len(kinds)
     for attempt in range(TRIES):
-        scene = make_scene(_seed(seed, number, attempt), twins=twins)
+        scene = make(_seed(seed, number, attempt), twins=twins)
         rng = np.random.default_rng([scene.seed, 4])
         found = [q for q in ask(scene, rng) if q.type == kind and _fits(q, scene, turn, split)]
+        found = [question for question in found if accept(scene, question)]
         if found:
             return scene, found[rng.integers(len(found))]
     raise ValueError(f"no {kind} question found for {split}")
@@ -112,16 +125,26 @@ def is_hard(question: Question, scene: Scene) -> bool:
 
 
 def _hidden(
-    kinds: Sequence[str], number: int, seed: int, split: str, twins: bool
+    kinds: Sequence[str],
+    number: int,
+    seed: int,
+    split: str,
+    twins: bool,
+    make: Make,
+    accept: Accept,
 ) -> tuple[Scene, Question]:
     kind, turn = kinds[number % len(kinds)], number // len(kinds)
-    scene = make_scene(_seed(seed, number, 0), hidden=True, twins=twins)
-    rng = np.random.default_rng([scene.seed, 4])
-    if kind in ("color", "existence") and turn % 4 != 3:
-        return scene, _veiled(kind, scene, rng)
-    scene = make_scene(scene.seed, medium="noise" if turn % 2 else "blank")
-    question = blind(kind, rng)
-    return scene, _likely(question)
+    for attempt in range(TRIES):
+        scene = make(_seed(seed, number, attempt), hidden=True, twins=twins)
+        rng = np.random.default_rng([scene.seed, 4])
+        if kind in ("color", "existence") and turn % 4 != 3:
+            question = _veiled(kind, scene, rng)
+        else:
+            scene = make(scene.seed, medium="noise" if turn % 2 else "blank")
+            question = _likely(blind(kind, rng))
+        if accept(scene, question):
+            return scene, question
+    raise ValueError(f"no {kind} question found for {split}")
 
 
 def _veiled(kind: str, scene: Scene, rng: np.random.Generator) -> Question:
