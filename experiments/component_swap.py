@@ -2,17 +2,18 @@
 
     python experiments/component_swap.py --out figures
 
-Every method at two fractions of kept tokens, and each of its controls: one component swapped (its
+Every method at three fractions of kept tokens, and each of its controls: one component swapped (its
 score for a random or an evenly spaced one, its segments for windows of four frames, its merging
 for dropping, its budget for equal shares), at exactly the same number of tokens in every layer.
-Margin of the right answer against the best other option and share of right first tokens; paired
-differences of method and control, means over items with bootstrap 95 % intervals.
+Margin of the right answer over the best other option and share of right answers; paired
+differences of method and control, means over items with bootstrap 95 % intervals over clips. A
+random control is the mean over several draws, anew for each item.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,17 @@ from matplotlib.figure import Figure
 
 import probe
 from probe import plot, testbed
-from probe.ablate import EncoderReceived, Random, Reduce, TopK, controls, fastv, parse
-from probe.ablate.recipes.attention_pruning import pyramiddrop
-from probe.ablate.recipes.diversity import divprune, vidcom2
-from probe.ablate.recipes.time_pruning import fastvid
-from probe.ablate.recipes.token_merging import visionzip
-from probe.ablate.recipes.tower_pruning import fastervlm, holitom
-from probe.diagnose.items import encode_item, interval
-from probe.diagnose.margin import margin
+from probe.diagnose import ComponentSwap, case_of
+from probe.diagnose.component_swap import swaps
 from probe.plot.style import ACCENT, DEEP, FAINT, QUIET, new_figure
 
 MODEL = "testbed/onevision"
 TYPES = ["color", "shape", "direction", "count", "order", "existence"]
-ITEMS = 48  # 8 of each type
-KEEP = (0.25, 0.1)
+ITEMS = 60  # 10 of each type
+DRAWS = 3
+KEEP = (0.25, 0.1, 0.05)
 EQUAL = ("FastV", "PyramidDrop", "FasterVLM", "VisionZip")  # groups have equal shares anyway
 OPEN = "#a39c93"  # an interval that holds 0
-SEEN = EncoderReceived()  # the tower has no CLS token
 KINDS = {
     "score=Random()": "score → random",
     "score=Uniform()": "score → even",
@@ -50,76 +45,69 @@ KINDS = {
 }
 
 
-def methods(keep: float) -> dict[str, Any]:
-    """Each method at a fraction of kept tokens; inner stages in layer 4 of 6, or in thirds."""
+def methods(keep: float) -> dict[str, str]:
+    """Each method at a fraction of kept tokens; inner stages in layer 4 of 6, or in thirds. The
+    tower has no CLS token: the attention that a patch receives there stands for it.
+    """
+    stages = [round((1 + keep) / 2, 4), round(keep**0.5, 4), keep]
+    seen = "score=EncoderReceived()"
     return {
-        "FastV": fastv(2, keep),
-        "PyramidDrop": pyramiddrop((1, 2, 4), ((1 + keep) / 2, keep**0.5, keep)),
-        "FasterVLM": fastervlm(keep, SEEN),
-        "VisionZip": visionzip(keep=keep, score=SEEN),
-        "VidCom2": vidcom2(keep),
-        "DivPrune": divprune(keep),
-        "FastVID": fastvid(keep, score=SEEN),
-        "HoliTom": holitom(keep, tau=0.65 if keep <= 0.1 else 0.8, k=4),
+        "FastV": f"fastv(k=2, keep={keep})",
+        "PyramidDrop": f"pyramiddrop(layers=[1, 2, 4], rates={stages})",
+        "FasterVLM": f"fastervlm(keep={keep}, {seen})",
+        "VisionZip": f"visionzip(keep={keep}, {seen})",
+        "VidCom2": f"vidcom2({keep})",
+        "DivPrune": f"divprune({keep})",
+        "FastVID": f"fastvid({keep}, {seen})",
+        "HoliTom": f"holitom({keep}, tau={0.65 if keep <= 0.1 else 0.8}, k=4)",
     }
 
 
-def swapped(name: str, method: Any, seed: int) -> dict[str, Any]:
-    """The controls of a method; random ones drawn anew for each item."""
-    if isinstance(method, Reduce) and method.score is None and method.pool is None:
-        random = replace(method, score=Random(seed), select=TopK())
-        return {"select=TopK(), score=Random()": random}
-    found = controls(method)
-    if name in EQUAL:
-        found.pop("budget=Equal()", None)
-    drawn = found.pop("score=Random(seed=0)")
-    parts = list(drawn) if isinstance(drawn, list) else [drawn]
-    texts = [str(replace(one)).replace("Random()", f"Random(seed={seed})") for one in parts]
-    return {"score=Random()": [parse(text)[0] for text in texts], **found}
-
-
-def measure(model: Any, item: Any, number: int) -> list[dict]:
-    """A row for each method, each control of it, and everything, on one item."""
-    x = encode_item(model, item)
-    follow = margin(model, x, model.run(x), item.question.answer, item.question.options)
-    names, made = [], []
+def described() -> Iterator[tuple[str, float, ComponentSwap]]:
+    """Name, fraction and diagnosis of each method."""
     for keep in KEEP:
-        for name, method in methods(keep).items():
-            for what, one in {"": method, **swapped(name, method, number)}.items():
-                names.append({"keep": keep, "method": name, "control": what, "item": number})
-                made.append(one)
-
-    def read(run: Any) -> dict[str, float]:
-        right = float(run.logits[0].argmax() == follow.target_id)
-        return {"margin": follow.of(run), "right": right, "tokens": sum(run.cost.length)}
-
-    table = model.sweep(x, made, read)
-    full = {"keep": 1.0, "method": "", "control": "", "item": number}
-    values = table[["margin", "right", "tokens"]].to_dict("records")
-    return [{**name, **row} for name, row in zip([full, *names], values, strict=True)]
+        for name, text in methods(keep).items():
+            yield name, keep, ComponentSwap(text, keep=(keep,), draws=DRAWS)
 
 
-def compare(found: pd.DataFrame) -> pd.DataFrame:
-    """Means of each method and control, and their paired differences.
+def measure(model: Any, items: list) -> list[tuple[str, float, pd.DataFrame]]:
+    """Name, fraction, and the numbers of each method, a row an item."""
+    several = list(described())
+    tables: list[list[dict]] = [[] for _ in several]
+    for item in items:
+        case = case_of(model, item)
+        about = {"sample": case.id, "video": case.video}
+        found = swaps(case, [one for *_, one in several])
+        for rows, values in zip(tables, found, strict=True):
+            rows.append(about | values)
+    made = zip(several, tables, strict=True)
+    return [(name, keep, pd.DataFrame(rows)) for (name, keep, _), rows in made]
 
-    Raises:
-        ValueError: a control that has not the method's number of tokens.
-    """
+
+def compare(found: list[tuple[str, float, pd.DataFrame]]) -> pd.DataFrame:
+    """A row for each method ("" for its control) and each control: means and intervals."""
     rows = []
-    for (keep, method, what), part in found.groupby(["keep", "method", "control"], sort=False):
-        part = part.set_index("item")
-        own = found[(found["keep"] == keep) & (found["method"] == method)]
-        own = own[own["control"] == ""].set_index("item")
-        if (own["tokens"] != part["tokens"]).any():
-            raise ValueError(f"{method} and {what} do not keep the same number of tokens")
-        row = {"keep": keep, "method": method, "control": what, "n": len(part)}
-        for value in ("margin", "right"):
-            row[value] = part[value].mean()
-            row[f"{value}_low"], row[f"{value}_high"] = interval(part[value].to_numpy())
-            gain = (own[value] - part[value]).to_numpy()
-            row[f"{value}_gain"] = gain.mean()
-            row[f"{value}_gain_low"], row[f"{value}_gain_high"] = interval(gain)
-        rows.append(row)
+    for name, keep, table in found:
+        pooled = ComponentSwap().pool(table).set_index("name")
+        about = {"keep": keep, "method": name, "n": len(table)}
+        if not rows:
+            rows.append({**about, "keep": 1.0, "method": "", "control": ""})
+            rows[0] |= {key: pooled.loc[f"{key}_full", "value"] for key in ("margin", "right")}
+        whats = ["", *(c.split(" ", 2)[2] for c in pooled.index if c.startswith("gain "))]
+        for what in whats:
+            if what == "budget=Equal()" and name in EQUAL:
+                continue
+            row = {**about, "control": what}
+            for value, gain in (("margin", "gain"), ("right", "right_gain")):
+                own = pooled.loc[f"{value} {keep:g}"]
+                row[value] = own["value"]
+                row[f"{value}_low"], row[f"{value}_high"] = own["low"], own["high"]
+                if what:
+                    won = pooled.loc[f"{gain} {keep:g} {what}"]
+                    row[value] -= won["value"]
+                    row |= {f"{value}_gain": won["value"]}
+                    row |= {f"{value}_gain_low": won["low"], f"{value}_gain_high": won["high"]}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -130,8 +118,9 @@ def written(table: pd.DataFrame, command: str) -> str:
         f"`{command}`; n = {full['n']} items of testbed/onevision, 576 visual tokens.",
         "",
         "Margin of the right answer in logits and share of right answers. Gains are method minus "
-        "control, paired by item, with bootstrap 95 % intervals; both have the same number of "
-        "tokens in every layer. Random choices are drawn anew for each item.",
+        "control, paired by item, with bootstrap 95 % intervals over clips; both have the same "
+        f"number of tokens in every layer. Random controls are the mean over {DRAWS} draws, anew "
+        "for each item.",
         "",
         f"With every token: margin {full['margin']:.2f}, right {full['right']:.0%}.",
     ]
@@ -144,7 +133,8 @@ def written(table: pd.DataFrame, command: str) -> str:
             if row["control"]:
                 what = f"{row['method']}, {KINDS[row['control']]}"
                 gains = [ranged(row, "margin_gain", "+.2f"), ranged(row, "right_gain", "+.0%")]
-            cells = [what, f"{row['right']:.0%}", ranged(row, "margin", ".2f"), *gains]
+            margin = f"{row['margin']:.2f}" if row["control"] else ranged(row, "margin", ".2f")
+            cells = [what, f"{row['right']:.0%}", margin, *gains]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -176,10 +166,10 @@ def draw(table: pd.DataFrame) -> Figure:
         for y in first[1:]:
             ax.axhline(y - 0.5, color=FAINT, lw=0.6, zorder=0)
         ax.axvline(0, color=QUIET, lw=0.6, zorder=0)
-        ax.set_title(f"{keep:.0%} of the tokens kept")
-        beside(ax, "right answers,\nmethod / control", (1, 5), -1.15, color=QUIET)
-        ax.set_xlabel("margin, method − control (logits)")
+        ax.set_title(f"{keep:.0%} kept")
+        beside(ax, "right,\nmethod / control", (1, 5), -1.15, color=QUIET)
         ax.tick_params(axis="y", length=0)
+    panels[1].set_xlabel("margin, method − control (logits)")
     panels[0].set_yticks(range(len(order)), [KINDS[what] for what in order["control"]])
     panels[0].set_ylim(len(order) - 0.5, -0.5)
     for y in first:
@@ -206,10 +196,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for component_swap.pdf, .png, .md")
     asked = parser.parse_args()
-    model = probe.load(MODEL)
     items = testbed.items("neutral", n=asked.items, seed=asked.seed, types=TYPES)
-    rows = [row for number, item in enumerate(items) for row in measure(model, item, number)]
-    table = compare(pd.DataFrame(rows))
+    table = compare(measure(probe.load(MODEL), items))
     command = f"python experiments/component_swap.py --items {asked.items} --seed {asked.seed}"
     text = written(table, command)
     print(text)

@@ -78,7 +78,9 @@ def test_own_classes_round_trip_by_their_module() -> None:
     "kind", ["os:system", "os:nothing", "no.such:Thing", ":x", "subprocess:Popen"]
 )
 def test_json_makes_only_captures_and_ablations(kind: str) -> None:
-    with pytest.raises(ProbeError, match=r"not a capture, an ablation or a diagnosis|cannot be imported"):
+    with pytest.raises(
+        ProbeError, match=r"not a capture, an ablation or a diagnosis|cannot be imported"
+    ):
         from_json({"kind": kind, "command": "true", "args": "true"}, {})
 
 

@@ -49,12 +49,21 @@ def diagnoses() -> dict[str, type]:
     return {name: __getattr__(name) for name in DIAGNOSES}
 
 
-def parse(text: str) -> list:
+def parse(text: str) -> list[Diagnosis]:
     """Diagnoses from text such as "RankStability(queries='question')", without eval.
 
-    Raises:
-        ProbeError: text that is not calls of known names with plain arguments.
-    """
-    from probe import spec
+    Arguments may be parts of ablations: "Deletion(by=[Norm()])".
 
-    return spec.parse(text, spec.Lazy(__name__, DIAGNOSES))
+    Raises:
+        ProbeError: text that is not calls of known names with plain arguments, or no diagnosis.
+    """
+    from collections import ChainMap
+
+    from probe import ablate, spec
+    from probe.errors import ProbeError
+
+    found = spec.parse(text, ChainMap(spec.Lazy(__name__, DIAGNOSES), ablate.names()))
+    wrong = next((one for one in found if not isinstance(one, Diagnosis)), None)
+    if wrong is not None:
+        raise ProbeError(f"'{wrong}' is no diagnosis; `probe diagnoses` lists them")
+    return found
