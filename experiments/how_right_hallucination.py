@@ -1,7 +1,7 @@
 """How right are the hallucination signals? Each alone, and combined, against known truth.
 
-    python experiments/how_right_hallucination.py collect --data /tmp/signals --n 2000
-    python experiments/how_right_hallucination.py table --data /tmp/signals --out figures
+    python experiments/how_right_hallucination.py collect --data studies/signals
+    python experiments/how_right_hallucination.py table --data studies/signals --out figures
 
 `collect` appends a line an item and goes on where it stopped; `--part 0/4` makes it one of four
 processes. `table` fits on "fit", chooses there (the combination by cross-validation, the best
@@ -13,8 +13,9 @@ about "absent" is on the other half.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from how_right_hallucination_collect import CLIPS, collect, lines_of
 
 from probe.diagnose.signals import HallucinationScore, fit, signs
 from probe.diagnose.signals.base import risk
+from probe.errors import ProbeError
 from probe.study.statistics import (
     auroc,
     auroc_difference,
@@ -47,6 +49,7 @@ PUBLISHED = {
     "ic": "internal confidence (2410.02762)",
 }
 CONTROLS = ("index", "frequency")
+MATTERS = {*CONTROLS, "nll", "entropy", "margin", *PUBLISHED.values(), "influence", "combination"}
 
 
 def main() -> None:
@@ -55,10 +58,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the raw values")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--shifts", nargs="+", default=list(SHIFTS))
-    parser.add_argument("--n", type=int, default=2000, help="items of test")
-    parser.add_argument("--fit", type=int, default=1000, help="items of fit")
-    parser.add_argument("--others", type=int, default=300, help="items of each other split")
-    parser.add_argument("--captions", type=int, default=100, help="captions of fit and of test")
+    parser.add_argument("--n", type=int, default=1500, help="items of test")
+    parser.add_argument("--fit", type=int, default=500, help="items of fit")
+    parser.add_argument("--others", type=int, default=150, help="items of each other split")
+    parser.add_argument("--captions", type=int, default=60, help="captions of fit and of test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--out", type=Path, help="folder for how_right_hallucination.md and .json")
@@ -66,11 +69,34 @@ def main() -> None:
     if asked.what == "collect":
         collect(asked)
         return
-    lines = [line for model in asked.models for line in report(model, asked)]
-    print("\n".join(lines))
+    found = reports(asked.data, asked.out, asked.models, asked.shifts)
+    print("\n".join(found.long))
     if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "how_right_hallucination.md").write_text("\n".join(lines) + "\n")
+        (asked.out / "how_right_hallucination.md").write_text("\n".join(found.long) + "\n")
+
+
+class Reports(NamedTuple):
+    """Markdown: everything, and what matters most."""
+
+    long: list[str]
+    short: list[str]
+
+
+def reports(
+    data: Path,
+    out: Path | None,
+    models: Sequence[str] = MODELS,
+    shifts: Sequence[str] = tuple(SHIFTS),
+) -> Reports:
+    """Tables of every model that has values in a folder; combinations are saved in `out`."""
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    found = Reports([], [])
+    for model in models:
+        if any(lines_of(data, model, "test")):
+            for part, lines in zip(found, report(model, data, out, shifts), strict=True):
+                part.extend([*lines, ""])
+    return found
 
 
 def answers(rows: list[dict], counts: dict[str, int]) -> pd.DataFrame:
@@ -107,8 +133,8 @@ def words(row: dict) -> list[str]:
     return [text.strip().lower() for text in row["tokens"]["texts"]]
 
 
-def report(model: str, asked: argparse.Namespace) -> list[str]:
-    rows = {shift: list(lines_of(asked.data, model, shift)) for shift in asked.shifts}
+def report(model: str, data: Path, out: Path | None, shifts: Sequence[str]) -> Reports:
+    rows = {shift: list(lines_of(data, model, shift)) for shift in shifts}
     counts: dict[str, int] = {}
     for row in rows["fit"]:
         for word in words(row) if row["length"] else ():
@@ -122,20 +148,28 @@ def report(model: str, asked: argparse.Namespace) -> list[str]:
     wider = pd.concat(more, ignore_index=True)
     lines = [f"## {model}", ""]
     lines += [accuracy_line(shift, table) for shift, table in tables.items()]
+    short: list[str] = []
     for label, meaning in LABELS.items():
         score = fit(tables["fit"], label, about=f"{model}, {label}")
-        if asked.out:
-            asked.out.mkdir(parents=True, exist_ok=True)
-            score.save(asked.out / f"hallucination_score_{Path(model).name}_{label}.json")
+        saved(score, out, f"{Path(model).name}_{label}")
+        each, less = alone(tables, label, score), against(tables, label, score)
         lines += ["", f"### {label}: {meaning}", "", f"Combination: {score.about}.", ""]
-        lines += [*alone(tables, label, score), "", *against(tables, label, score)]
+        lines += [*each, "", *less]
+        short += ["", f"### {model}, {label}: {meaning}", "", *each[:2]]
+        short += [line for line in each[2:] if line.split("|")[1].strip() in MATTERS]
+        short += ["", *less]
         score = fit(wider, label, about=f"{model}, {label}, absent things too")
-        if asked.out:
-            score.save(asked.out / f"hallucination_score_{Path(model).name}_{label}_wider.json")
+        saved(score, out, f"{Path(model).name}_{label}_wider")
         lines += ["", f"Combination fitted with absent things too: {score.about}.", ""]
         lines += against(tables, label, score)
     by_token = {s: tokens(rows[s], counts) for s in ("fit", "test") if rows.get(s)}
-    return [*lines, "", "### tokens", "", *of_tokens(by_token, model, asked)]
+    return Reports([*lines, "", "### tokens", "", *of_tokens(by_token, model, out)], short[1:])
+
+
+def saved(score: HallucinationScore, out: Path | None, name: str) -> None:
+    """Write a combination to a folder, where one is given."""
+    if out:
+        score.save(out / f"hallucination_score_{name}.json")
 
 
 def accuracy_line(shift: str, table: pd.DataFrame) -> str:
@@ -206,14 +240,13 @@ def against(tables: dict[str, pd.DataFrame], label: str, score: HallucinationSco
     return lines
 
 
-def of_tokens(by_token: dict[str, pd.DataFrame], model: str, asked: Any) -> list[str]:
+def of_tokens(by_token: dict[str, pd.DataFrame], model: str, out: Path | None) -> list[str]:
     """Tokens of all answers, captions among them: AUROC as it is and within fifths of the index."""
     fitted, test = by_token["fit"], by_token["test"]
     if test[test["type"] == "caption"]["video"].nunique() < 30:
         return ["Fewer than 30 captions."]
     score = fit(fitted, "made_up", level="token", about=f"{model}, tokens")
-    if asked.out:
-        score.save(asked.out / f"hallucination_score_{Path(model).name}_tokens.json")
+    saved(score, out, f"{Path(model).name}_tokens")
     lines = [f"Combination: {score.about}.", ""]
     lines += ["| score | all tokens | captions | captions, within fifths of index |"]
     lines += ["| --- | --- | --- | --- |"]
@@ -223,12 +256,10 @@ def of_tokens(by_token: dict[str, pd.DataFrame], model: str, asked: Any) -> list
         if np.isnan(every).any():
             continue
         how = (part["made_up"].to_numpy(), part["video"].to_numpy())
-        lines.append(
-            f"| {PUBLISHED.get(name, name)} "
-            f"| {number(auroc(every, test['made_up'].to_numpy(), test['video'].to_numpy()))} "
-            f"| {number(auroc(some, *how))} "
-            f"| {number(auroc(some, *how, matched=fifths(part['index'])))} |"
-        )
+        known = (test["made_up"].to_numpy(), test["video"].to_numpy())
+        cells = [rank(every, *known), rank(some, *how)]
+        cells.append(rank(some, *how, matched=fifths(part["index"])))
+        lines.append(f"| {PUBLISHED.get(name, name)} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -243,6 +274,14 @@ def ranked(table: pd.DataFrame, name: str, score: HallucinationScore) -> np.ndar
 def platt(fitted: pd.DataFrame, test: pd.DataFrame, name: str, label: str) -> np.ndarray:
     """Probability by a logistic regression on one score, of the fit split."""
     return fit(fitted, label, [name], kinds=("logistic",)).probability(test)
+
+
+def rank(*given: Any, **how: Any) -> str:
+    """AUROC with its interval; empty where too few videos hold what was made up."""
+    try:
+        return number(auroc(*given, **how))
+    except ProbeError:
+        return ""
 
 
 def number(found: Any) -> str:

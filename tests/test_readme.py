@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from probe import load, testbed
 from probe.capture import AttentionRows
@@ -124,3 +125,24 @@ def test_methods_and_operators_that_the_readme_names_are_all_there_are() -> None
 def test_files_that_the_readme_names_are_there() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
         assert (README.parent / path).exists(), path
+
+
+def test_the_diagnosis_example() -> None:
+    model = load("testbed/onevision")
+    item = testbed.items("neutral", n=1, seed=3, types=["direction"])[0]
+    x = model.encode(item.frames()[:6], item.question.text, seconds=np.arange(6) / 8)
+    names = run_block("ClipMargins(), TokensNeeded()", model=model, x=x)
+    margins, needed = (dict(values) for values in names["found"].values())
+    assert np.isfinite(margins["margin_blind"]) and 0 <= needed["needed"] <= 6 * 36
+    assert names["GradientMap"]("norm").painted(names["case"]).shape[0] == 6
+
+
+def test_the_diagnosis_of_ones_own() -> None:
+    own = (README.parent / "experiments" / "own_diagnosis.py").read_text()
+    assert block("class LastGlance").partition("@dataclass")[2] in own
+
+
+def test_the_study_is_the_one_that_is_there() -> None:
+    (spec,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), flags=re.S)
+    path = README.parent / re.findall(r"# (\S+)\n", spec)[0]
+    assert yaml.safe_load(spec) == yaml.safe_load(path.read_text())

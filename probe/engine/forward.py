@@ -13,7 +13,7 @@ from probe.ablate.base import Ablation, Ablations
 from probe.ablate.compose import in_order, label, prepared
 from probe.capture.base import Capture
 from probe.engine import contrast, steps
-from probe.engine.collect import collect, finished, kept_table
+from probe.engine.collect import finished, kept_table
 from probe.engine.cost import cost
 from probe.engine.health import explain
 from probe.engine.memory import refuse
@@ -83,9 +83,8 @@ def result(
         readout: positions whose logits these are.
         captures, ablations: what was asked.
     """
-    model, parts = session.model, finished(session)
+    model = session.model
     return Run(
-        data=collect(parts),
         logits=values.numpy(),
         kept=kept_table(session, len(x.layout)),
         cost=cost(model, x, session),
@@ -96,7 +95,7 @@ def result(
         readout=readout,
         reductions=tuple(session.reductions),
         decode=model.decode_each,
-        parts=parts,
+        parts=finished(session),
     )
 
 

@@ -14,7 +14,7 @@ from probe.ablate.base import Ablation, Ablations
 from probe.ablate.compose import in_order, prepared
 from probe.capture.base import Capture
 from probe.engine import contrast
-from probe.engine.collect import collect, finished, kept_table
+from probe.engine.collect import finished, kept_table
 from probe.engine.cost import cost
 from probe.engine.forward import as_list, meta
 from probe.engine.health import explain
@@ -75,9 +75,7 @@ def generate(
     pieces = model.decode_each(new.tolist())
     layout = replace(x.layout.extend(len(new)), tokens=x.layout.tokens + tuple(pieces))
     readout = np.arange(count - 1, count - 1 + len(new))
-    parts = finished(session)
     return Run(
-        data=collect(parts),
         logits=logits.numpy(),
         kept=kept_table(session, len(layout)),
         cost=cost(model, x, session),
@@ -90,7 +88,7 @@ def generate(
         readout=readout,
         reductions=tuple(session.reductions),
         decode=model.decode_each,
-        parts=parts,
+        parts=finished(session),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probe.ablate.reduction.record import Reduction
+from probe.engine.collect import collect
 from probe.engine.cost import Cost
 from probe.errors import ProbeError
 
@@ -30,7 +32,6 @@ class Run:
     """Result of `model.run` and `model.generate`.
 
     Attributes:
-        data: xarray.Dataset of everything captured; dims are named (layer, head, position, ...).
         logits: [readout, vocab] in float32; one row per step after `generate`.
         kept: [layer, position], True where a token exists in a layer.
         cost: lengths, cache sizes, multiply-accumulates, time.
@@ -42,7 +43,6 @@ class Run:
         reductions: what every reduction of tokens did, in order.
     """
 
-    data: xr.Dataset
     logits: Float[np.ndarray, "readout vocab"]
     kept: xr.DataArray
     cost: Cost
@@ -55,6 +55,12 @@ class Run:
     decode: Callable[[Sequence[int]], list[str]] | None = field(default=None, repr=False)
     stored: dict[str, str] = field(default_factory=dict, repr=False)
     parts: Sequence[tuple[Any, dict[str, xr.DataArray]]] = field(default=(), repr=False)
+    opened: xr.Dataset | None = field(default=None, repr=False)
+
+    @cached_property
+    def data(self) -> xr.Dataset:
+        """Everything captured, in one Dataset; made of the parts when it is first asked for."""
+        return collect(self.parts) if self.opened is None else self.opened
 
     def of(self, capture: Any) -> xr.DataArray:
         """The first array of one of the captures that were asked for, under its own labels.
@@ -151,7 +157,7 @@ def open_run(path: str | Path) -> Run:
     except (OSError, KeyError, ValueError):
         raise ProbeError(f"{path}: not a run saved by probe") from None
     return Run(
-        data=data,
+        opened=data,
         logits=values["logits"].values,
         kept=values["kept"],
         cost=Cost.from_json(header["cost"]),

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+
+from probe.engine.hashing import Hashes, of, tensors
 
 if TYPE_CHECKING:
     from probe.engine.session import Session
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 TEXT = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
 DEEPSTACK = "deepstack_visual_embeds", "visual_pos_masks"
 
-_weights: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
-_pixels: dict[int, tuple[Any, int, bytes]] = {}
-
 
 @runtime_checkable
 class Features(Protocol):
-    """Where features are kept: tensors by name under a key."""
+    """Where features are kept: tensors by name under a key.
+
+    Attributes:
+        hashes: of pixels and weights, which keys are made of.
+    """
+
+    hashes: Hashes
 
     def get(self, key: str) -> dict[str, Tensor] | None: ...
 
@@ -55,7 +59,7 @@ class StoredFeatures:
     def inputs(self) -> dict[str, Tensor]:
         """What the model is called with next: without pixels where their features are known."""
         x, self._due = self.session.example, True
-        self._key = _key(self.session.model, x)
+        self._key = _key(self.session.model, x, self.store.hashes)
         self._found = self.store.get(self._key)
         if self._found is None or self._rows(self._found["ids"]) is None:
             self._found = None
@@ -138,49 +142,31 @@ def _hooked(model: VideoModel) -> bool:
     )
 
 
-def _key(model: VideoModel, x: Example) -> str:
+def _key(model: VideoModel, x: Example, hashes: Hashes) -> str:
     """Of the weights before the decoder and of everything the model is shown."""
-    digest = hashlib.sha256(_weights_of(model).encode())
+    digest = hashlib.sha256(_weights_of(model, hashes).encode())
     for name, value in sorted(x.inputs.items()):
         if name not in TEXT:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
-            digest.update(_hash(value))
+            digest.update(hashes.tensor(value))
     return digest.hexdigest()
 
 
-def _hash(value: Tensor) -> bytes:
-    """Hash of a tensor's content, once as long as it lives and is not written to."""
-    from probe.study.fingerprint import content
-
-    known = _pixels.get(id(value))
-    if known is not None and known[0]() is value and known[1] == value._version:
-        return known[2]
-    found = hashlib.sha256(content(value)).digest()
-    number = id(value)
-    _pixels[number] = ref(value, lambda _: _pixels.pop(number, None)), value._version, found
-    return found
-
-
-def _weights_of(model: VideoModel) -> str:
+def _weights_of(model: VideoModel, hashes: Hashes) -> str:
     """Hash of the weights before the decoder and of how they are run."""
     import transformers
 
-    from probe.study.fingerprint import of, tensors
-
+    hf, config = model.hf, model.hf.config
     parts = [
         (f"{path}.{name}", tensor)
         for path, module in _before(model)
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
         if tensor is not None
     ]
-    state = tuple((id(t), None if t.is_inference() else t._version) for _, t in parts)
-    known = _weights.get(model.hf)
-    if known is None or known[0] != state:
-        hf, config = model.hf, model.hf.config
-        about = [type(hf).__name__, str(hf.dtype), transformers.__version__, torch.__version__]
-        about += [hf.device.type, str(config._attn_implementation), config.to_json_string()]
-        known = _weights[model.hf] = state, of(about, tensors(parts))
-    return known[1]
+    found = hashes.weights(hf, [tensor for _, tensor in parts], lambda: tensors(parts))
+    about = [type(hf).__name__, str(hf.dtype), transformers.__version__, torch.__version__]
+    about += [hf.device.type, str(config._attn_implementation), str(hf.training)]
+    return of(about, config.to_json_string(use_diff=False), found)
 
 
 def _before(model: VideoModel) -> Iterator[tuple[str, nn.Module]]:

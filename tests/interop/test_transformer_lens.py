@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_deepstack_is_a_part_of_the_sum(lens: Lens, tiny: VideoModel) -> None:
     data = run.data.assign(residual_stream_deepstack=run.data.residual_stream_mlp.copy(data=added))
     later = np.cumsum(np.concatenate([0 * added[:1], added]), 0)
     data["residual_stream"] = data.residual_stream + later
-    cache = interop.to_transformer_lens(run.__class__(**{**vars(run), "data": data}))
+    cache = interop.to_transformer_lens(replace(run, opened=data))
     assert isinstance(cache, lens.ActivationCache)
     for layer in (1, 2, None):
         parts, labels = cache.decompose_resid(layer, return_labels=True)
