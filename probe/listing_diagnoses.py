@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from probe.listing import first_line, signature, table
 
+LONG = 48
+"""Characters of a default that is shown; the class itself has longer ones."""
+
 
 class Entry(NamedTuple):
     """One diagnosis: its section, how it is written, what it measures, needs, and whose it is."""
@@ -45,7 +48,28 @@ def diagnoses(markdown: bool = False) -> None:
 
 def _entry(name: str, made: Any) -> Entry:
     needs = ", ".join(made.needs)
-    return Entry(made.section, signature(name, made), first_line(made), needs, made.source)
+    return Entry(
+        made.section, shortened(signature(name, made)), first_line(made), needs, made.source
+    )
+
+
+def shortened(call: str) -> str:
+    """A call without defaults that are longer than `LONG`: `maps=(AttentionMap(...), ...)` is
+    `maps=...`.
+    """
+    import ast
+
+    try:
+        made = ast.parse(call, mode="eval").body
+    except SyntaxError:
+        return call
+    if not isinstance(made, ast.Call):
+        return call
+    for given in made.keywords:
+        text = ast.get_source_segment(call, given.value) or ""
+        if len(text) > LONG:
+            call = call.replace(f"{given.arg}={text}", f"{given.arg}=...", 1)
+    return call
 
 
 def _drawn(rows: list[Entry]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.diagnose.base import Diagnosis, Values
 from probe.diagnose.counterfactual import enough, seed_of
-from probe.diagnose.pool_rows import append, of_sums, ratio
+from probe.diagnose.pool_rows import append, of_sums, part, ratio
 from probe.errors import ProbeError
 from probe.video import perturb_time
 
@@ -42,7 +42,7 @@ class BenchmarkValidity(Diagnosis):
     frame over that with all, and the same above chance, `frame_share_above_chance`.
 
     After VideoEval-Pro (Ma et al. 2025), whose open answers a judge model reads, and RTV-Bench
-    (arXiv:2505.02064). Costs a generation and a forward pass for each of the
+    (arXiv 2505.02064). Costs a generation and a forward pass for each of the
     choice, one frame, none, and each number of frames.
 
     Attributes:
@@ -117,9 +117,7 @@ class BenchmarkValidity(Diagnosis):
         columns = {name: table[name] for name in ("right_frame", "right_choice", "chance")}
 
         def above(frame: np.ndarray, full: np.ndarray, chance: np.ndarray) -> np.ndarray:
-            gain = full - chance
-            safe = np.where(gain > 0, gain, np.nan)
-            return (frame - chance) / safe
+            return part(frame - chance, full - chance)
 
         rows = [
             ratio("frame_share", table, table["right_frame"], table["right_choice"]),

@@ -91,7 +91,7 @@ class Blackout(Diagnosis):
     def pool(self, table: pd.DataFrame) -> pd.DataFrame:
         """Means of the margins, and retentions as ratios of means with intervals over videos."""
         from probe.diagnose.pool import means
-        from probe.diagnose.pool_rows import append, of_sums
+        from probe.diagnose.pool_rows import append, of_sums, part
 
         start = "margin_block_"
         names = [str(name) for name in table.columns if str(name).startswith(start)]
@@ -106,16 +106,11 @@ class Blackout(Diagnosis):
         earned = kept["margin_full"] - blind
         rows = [
             of_sums(
-                label, kept, {"kept": kept[several].mean(axis=1) - blind, "earned": earned}, over
+                label, kept, {"kept": kept[several].mean(axis=1) - blind, "earned": earned}, part
             )
             for label, several in parts.items()
         ]
         return append(found, rows)
-
-
-def over(kept: np.ndarray, earned: np.ndarray) -> np.ndarray:
-    """A ratio of sums; NaN where the video earns nothing."""
-    return np.where(earned > 0, kept / np.where(earned > 0, earned, 1), np.nan)
 
 
 def last_quarter(blocks: int) -> list[int]:

@@ -53,6 +53,8 @@ class Case:
     def __post_init__(self) -> None:
         if self.x.answer is not None:
             raise ProbeError("diagnose: encode the question without an answer")
+        if self.gold is not None and not self.gold.strip():
+            raise ProbeError("diagnose: the right answer is empty; leave it out if unknown")
         if self.answers and self.gold not in self.answers:
             raise ProbeError(f'diagnose: the right answer "{self.gold}" is not among the answers')
 
@@ -108,20 +110,40 @@ class Case:
         if not self.answers:
             every = np.arange(self.run.logits.shape[-1])
             return every[every != self.margin.target_id]
-        wrong = {a: self.first(a) for a in self.answers if a != self.gold}
-        same = next((a for a, token in wrong.items() if token == self.margin.target_id), None)
-        if same is not None or not wrong:
+        return np.array(sorted({t for a, t in self.firsts.items() if a != self.gold}))
+
+    @cached_property
+    def firsts(self) -> dict[str, int]:
+        """First token of each of the possible answers.
+
+        Raises:
+            ProbeError: a wrong answer that begins like the right one, or none that is wrong.
+        """
+        if set(self.answers) == {self.gold}:
             raise ProbeError(
-                f'diagnose: "{self.gold}" and "{same}" begin with the same token; list the '
-                "options in the prompt and let their letters be the answers"
+                f'diagnose: "{self.gold}" is the only possible answer; give wrong ones too, or none'
             )
-        return np.array(sorted(set(wrong.values())))
+        found = {answer: self.first(answer) for answer in self.answers}
+        for answer, token in found.items():
+            if answer != self.gold and token == found[str(self.gold)]:
+                raise ProbeError(
+                    f'diagnose: "{self.gold}" and "{answer}" begin with the same token; list the '
+                    "options in the prompt and let their letters be the answers"
+                )
+        return found
 
     def first(self, text: str) -> int:
-        """Id of the first token of a text, as it would follow the prompt."""
+        """Id of the first token of a text, as it would follow the prompt.
+
+        Raises:
+            ProbeError: a text without any token.
+        """
         from probe.models.encode import continuation
 
-        return continuation(self.model.tokenizer, self.x.prompt, text)[0]
+        ids = continuation(self.model.tokenizer, self.x.prompt, text)
+        if not ids:
+            raise ProbeError(f'diagnose: the answer "{text}" is empty')
+        return ids[0]
 
     def gold_margin(self, run: Run) -> float:
         """How far the right answer is ahead of the best wrong one, in nats, by first tokens:
@@ -138,7 +160,7 @@ class Case:
         """Probability of each of the answers among them, by their first tokens, in their order."""
         if not self.answers:
             raise ProbeError("diagnose: this needs the possible answers; give answers=")
-        row = run.logits[0, [self.first(a) for a in self.answers]].astype(np.float64)
+        row = run.logits[0, [self.firsts[a] for a in self.answers]].astype(np.float64)
         weights = np.exp(row - row.max())
         return weights / weights.sum()
 

@@ -25,7 +25,7 @@ LEVELS = ("object", "shape", "motion")
 class Chair(Diagnosis):
     """CHAIR of the model's own caption: hallucinated mentions over all mentions.
 
-    CHAIR (Rohrbach et al. 2018, arXiv:1809.02156): words are mapped to nodes by synonyms; a
+    CHAIR (Rohrbach et al. 2018, arXiv 1809.02156): words are mapped to nodes by synonyms; a
     mention of a node that the truth lacks is hallucinated; repeated mentions count again. Values:
     `mentions`, `hallucinated`, `any_hallucinated` (the caption has one), `recall` (share of the
     truth's nodes that are mentioned; NaN for an empty truth), `words`.
@@ -56,7 +56,7 @@ class Chair(Diagnosis):
     max_new_tokens: int = 64
 
     section: ClassVar[str] = "hallucination"
-    source: ClassVar[str] = "CHAIR (arXiv:1809.02156)"
+    source: ClassVar[str] = "CHAIR (arXiv 1809.02156)"
 
     def measure(self, case: Case) -> Values:
         """The counts of one caption."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.diagnose.base import Diagnosis, Values
 from probe.diagnose.counterfactual import seen
-from probe.diagnose.pool_rows import append, ratio
+from probe.diagnose.pool_rows import append, of_sums, part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +34,9 @@ class ClipMargins(Diagnosis):
 
     Pooled: the means, and `retained_<clip>`, the paired retention
     (mean margin_<clip> - mean margin_blind) / (mean margin - mean margin_blind), 1 where nothing
-    is lost and 0 where the clip is worth no more than none. Against blank where there is no blind
-    run. The ratio of means is ours: a ratio for each case has no mean where a case gains nothing
-    from its clip.
+    is lost and 0 where the clip is worth no more than none; NaN where the right clip is worth no
+    more than none. Against blank where there is no blind run. The ratio of means is ours: a ratio
+    for each case has no mean where a case gains nothing from its clip.
 
     Costs a forward pass a clip, and a short one without any; those that another diagnosis of the
     case has run are not run again.
@@ -82,6 +82,6 @@ class ClipMargins(Diagnosis):
             floor = table["margin_blank"]
         rows = []
         for kind in self.clips:
-            top = table[f"margin_{kind}"] - floor
-            rows.append(ratio(f"retained_{kind}", table, top, table["margin"] - floor))
+            sums = {"kept": table[f"margin_{kind}"] - floor, "earned": table["margin"] - floor}
+            rows.append(of_sums(f"retained_{kind}", table, sums, part))
         return append(super().pool(table), rows)

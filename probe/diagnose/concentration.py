@@ -11,7 +11,7 @@ from jaxtyping import Float
 from probe.diagnose.attention_shift import top_share
 from probe.diagnose.base import Diagnosis, Values
 from probe.diagnose.cells import clip_tokens, frame_labels
-from probe.diagnose.token_flow import TokenFlow
+from probe.diagnose.importance.last_read import LastRead
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Concentration(Diagnosis):
     """How unequally visual tokens contribute to the row that emits the answer.
 
-    A token's flow is the sum over layers of attention times the norm of the value contribution
-    (`TokenFlow`), and all flows sum to 1. AdaToken-3D's abstract says that more than 60 % of
-    tokens contribute less than 5 %, and not of what; all three readings are given, so that this
-    is ours in its spirit. One forward, shared.
+    A token's flow is the sum over layers and heads of the last row's attention times the norm of
+    the value contribution, |W_O v| (`LastRead`), and all flows sum to 1. AdaToken-3D's abstract
+    says that more than 60 % of tokens contribute less than 5 %, and not of what; all three readings
+    are given, so that this is ours in its spirit. One forward, shared.
 
     Attributes:
         part: the 5 %.
@@ -46,7 +46,7 @@ class Concentration(Diagnosis):
     least: float = 0.6
 
     def reads(self, case: Case) -> list[Capture]:
-        return [TokenFlow()]
+        return [LastRead("norm")]
 
     def measure(self, case: Case) -> Values:
         import xarray as xr
@@ -55,7 +55,8 @@ class Concentration(Diagnosis):
             raise ProbeError(f"{self.kind}: part={self.part}, least={self.least}; 0 to 1 each")
         layout = case.x.layout
         tokens = clip_tokens(layout)
-        by_layer = case.of(TokenFlow()).sel(position=tokens).values.astype(np.float64)
+        read = case.of(LastRead("norm")).sel(position=tokens)
+        by_layer = read.values.astype(np.float64).sum(1)
         flow = by_layer.sum(0)
         flow = flow / flow.sum() if flow.sum() > 0 else np.full_like(flow, np.nan)
         groups = np.unique(layout.group[tokens], return_index=True)[1]

@@ -9,7 +9,7 @@ import numpy as np
 
 from probe.ablate.knockout import Knockout
 from probe.capture.mass import AttentionMass
-from probe.diagnose.margin import Margin, margin
+from probe.diagnose.margin import Margin, log_softmax, margin
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def influence(model: VideoModel, x: Example, generated: Run) -> pd.DataFrame:
     labels = [f"token {position}" for position in forced.layout.readout]
     plain = model.run(forced, [AttentionMass(queries=labels, keys=["video"])])
     cut = model.run(forced, ablate=[Knockout("video -> all - video")])
-    log_p, log_q = (_log_softmax(run.logits) for run in (plain, cut))
+    log_p, log_q = (log_softmax(run.logits) for run in (plain, cut))
     p = np.exp(log_p)
     steps = np.arange(len(ids))
     mass = plain.data.attention_mass.mean(["layer", "head"]).values[:, 0]
@@ -103,8 +103,3 @@ def _generated_ids(run: Run) -> list[int]:
     if run.text is None or "generated" not in run.meta:
         raise ProbeError("influence: needs the run of model.generate on the same example")
     return list(run.meta["generated"])
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

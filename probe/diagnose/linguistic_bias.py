@@ -10,6 +10,7 @@ import numpy as np
 from probe.ablate.knockout import Knockout
 from probe.diagnose.base import Diagnosis, Values
 from probe.diagnose.counterfactual import seen
+from probe.diagnose.margin import log_softmax
 from probe.diagnose.pool_rows import append, ratio
 from probe.errors import ProbeError
 
@@ -37,7 +38,7 @@ class LinguisticBias(Diagnosis):
     gives; `bias_chance` and `bias_above_chance`, their difference. Above chance, wrong answers
     come from the language.
 
-    Bias share and gain are the quantities that Flipped-VQA (Ko et al. 2023, arXiv:2310.15747)
+    Bias share and gain are the quantities that Flipped-VQA (Ko et al. 2023, arXiv 2310.15747)
     speaks of as linguistic bias; the two formulas, and chance, are ours.
 
     Without the question its tokens stay, but no other token reads them: templates have no place
@@ -54,7 +55,7 @@ class LinguisticBias(Diagnosis):
     without: str = "none"
 
     section: ClassVar[str] = "hallucination"
-    source: ClassVar[str] = "after Flipped-VQA (arXiv:2310.15747)"
+    source: ClassVar[str] = "after Flipped-VQA (arXiv 2310.15747)"
     needs: ClassVar[tuple[str, ...]] = ("clip", "gold")
 
     def measure(self, case: Case) -> Values:
@@ -112,9 +113,10 @@ class LinguisticBias(Diagnosis):
 
 
 def log_probabilities(case: Case, run: Run) -> np.ndarray:
-    """Log-probability of each answer among the answers, or of each token where there are none."""
-    row = run.logits[0].astype(np.float64)
-    if case.answers:
-        row = row[[case.first(answer) for answer in case.answers]]
-    row = row - row.max()
-    return row - np.log(np.exp(row).sum())
+    """Log-probability of each answer among the answers, or of each token where there are none.
+
+    Raises:
+        ProbeError: a wrong answer that begins like the right one.
+    """
+    row = run.logits[0]
+    return log_softmax(row[[case.firsts[a] for a in case.answers]] if case.answers else row)

@@ -37,7 +37,7 @@ class ObjectExistence(Diagnosis):
     each of random, popular and adversarial. Where there is no such column all are one set, "all".
     Always yes gives 50, 50, 100, 66.7 and 100 on a balanced set.
 
-    POPE is Li et al. 2023, arXiv:2305.10355. The questions come from `object_questions` and, for
+    POPE is Li et al. 2023, arXiv 2305.10355. The questions come from `object_questions` and, for
     the testbed, from `existence_items`. Costs a generation.
 
     Attributes:
@@ -50,7 +50,7 @@ class ObjectExistence(Diagnosis):
     max_new_tokens: int = 16
 
     section: ClassVar[str] = "hallucination"
-    source: ClassVar[str] = "POPE (arXiv:2305.10355)"
+    source: ClassVar[str] = "POPE (arXiv 2305.10355)"
     needs: ClassVar[tuple[str, ...]] = ("clip", "gold", "answers")
 
     def measure(self, case: Case) -> Values:

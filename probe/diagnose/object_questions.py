@@ -105,7 +105,7 @@ def object_questions(
 ) -> list[ObjectQuestion]:
     """As many questions whose answer is yes as no, for each set of negatives.
 
-    POPE (Li et al. 2023, arXiv:2305.10355): the first `per_video` objects of a video are the
+    POPE (Li et al. 2023, arXiv 2305.10355): the first `per_video` objects of a video are the
     positives, and each has a negative, absent from the video and not asked yet: "random" from all
     objects, "popular" the most frequent over the videos, "adversarial" the one that is most often
     together with that positive. Counts are by video, and where they are equal the order is drawn.

@@ -37,7 +37,7 @@ class OutlierOverlap(Diagnosis):
     clip; `above@k`, their difference; `right`, the answer is right, NaN without a right one.
     Arrays: `overlap_by_layer` [layer, k].
 
-    Ours: DAMRO (Gong et al. 2024, arXiv:2410.04514) finds hallucination where the language model
+    Ours: DAMRO (Gong et al. 2024, arXiv 2410.04514) finds hallucination where the language model
     looks at the encoder's outliers, but what its analysis counts could not be checked. By the
     hypothesis it is larger where the answer is wrong. Costs a forward pass, and the layers' rows
     of the untouched run.

@@ -89,6 +89,11 @@ def quotient(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom != 0)
 
 
+def part(kept: np.ndarray, earned: np.ndarray) -> np.ndarray:
+    """What is kept of a gain; NaN where there is no gain to keep a part of."""
+    return quotient(kept, np.where(earned > 0, earned, 0))
+
+
 def ratio(name: str, table: pd.DataFrame, top: Any, bottom: Any) -> Row:
     """Sum of `top` over sum of `bottom`, which is the ratio of their means."""
     return of_sums(name, table, {"top": top, "bottom": bottom}, quotient)

@@ -13,6 +13,7 @@ from probe.diagnose.counterfactual import seed_of, seen
 from probe.diagnose.disturbed import mode
 from probe.diagnose.pool_rows import Row, append, percent
 from probe.diagnose.temporal import truth_of
+from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +45,9 @@ class Robustness(Diagnosis):
     (ours) is the share of equal answers for the clip and for noise, and `sycophancy` the share of
     C0 that follows the false claim.
 
-    The names are those of INFACT (arXiv:2603.11481), the formulas what summaries of it say; its
+    The names are those of INFACT (arXiv 2603.11481), the formulas what summaries of it say; its
     own modes are other ones. `camera`, `complementary` and the claim are REVEAL-style
-    (arXiv:2602.11244): the transforms, not its items or its scoring. `camera` does not keep the
+    (arXiv 2602.11244): the transforms, not its items or its scoring. `camera` does not keep the
     answer where movement is asked for; leave it out there.
 
     Costs a forward pass for each mode, and for shuffled, reversed, noise and the claim.
@@ -56,14 +57,14 @@ class Robustness(Diagnosis):
         claim: the false claim, with {} for the answer; empty for none.
 
     Raises:
-        ProbeError: an unknown mode.
+        ProbeError: an unknown mode, or a column order_sensitive of another kind.
     """
 
     modes: Sequence[str] = ("grain", "patches", "complementary")
     claim: str = CLAIM
 
     section: ClassVar[str] = "hallucination"
-    source: ClassVar[str] = "after INFACT (arXiv:2603.11481); REVEAL-style transforms"
+    source: ClassVar[str] = "after INFACT (arXiv 2603.11481); REVEAL-style transforms"
     needs: ClassVar[tuple[str, ...]] = ("clip", "gold")
 
     def measure(self, case: Case) -> Values:
@@ -81,7 +82,10 @@ class Robustness(Diagnosis):
             found[f"changed_{kind}"] = float(not same)
         found["same_noise"] = float(answer(case, seen(case, "noise")) == own)
         column = case.meta.get("order_sensitive", truth_of(case)["needs_order"])
-        found["order_sensitive"] = float(column)
+        try:
+            found["order_sensitive"] = float(column)
+        except (TypeError, ValueError):
+            raise ProbeError(f"robustness: order_sensitive is {column!r}; write 1 or 0") from None
         return {**found, **self.sycophancy(case)}
 
     def sycophancy(self, case: Case) -> dict[str, float]:
@@ -125,7 +129,7 @@ def answer(case: Case, run: Run) -> int:
     row = run.logits[0]
     if not case.answers:
         return int(row.argmax())
-    tokens = [case.first(text) for text in case.answers]
+    tokens = list(case.firsts.values())
     return tokens[int(row[tokens].argmax())]
 
 

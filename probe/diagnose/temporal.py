@@ -43,7 +43,7 @@ class TemporalSensitivity(Diagnosis):
     S near 0 answers without order; and where truth is known the AUROC of each score for
     `needs_order`, with `_moving` without the items whose answer is that nothing moves.
 
-    The drop, reverse and shuffle of a magnitude are TEMPLE's (Li et al. 2025, arXiv:2503.16929),
+    The drop, reverse and shuffle of a magnitude are TEMPLE's (Li et al. 2025, arXiv 2503.16929),
     whose magnitudes are 2 to 16: `ladder="full"`. S is ours.
 
     Costs a forward pass for each of reverse, shuffle and the rungs, and a short one without a
@@ -61,7 +61,7 @@ class TemporalSensitivity(Diagnosis):
     draws: int = 1
 
     section: ClassVar[str] = "time"
-    source: ClassVar[str] = "TEMPLE (arXiv:2503.16929), its changes"
+    source: ClassVar[str] = "TEMPLE (arXiv 2503.16929), its changes"
     needs: ClassVar[tuple[str, ...]] = ("clip",)
 
     def rungs(self) -> dict[str, tuple[str, int | None]]:

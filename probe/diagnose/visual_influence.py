@@ -12,7 +12,9 @@ from probe.ablate.knockout import Knockout
 from probe.ablate.recipes.rotary import edvt
 from probe.capture.mass import AttentionMass
 from probe.diagnose.base import Diagnosis, Values
+from probe.diagnose.margin import log_softmax
 from probe.diagnose.pool_rows import append, of_sums, quotient, ratio
+from probe.diagnose.signals.answer import ends
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class VisualInfluence(Diagnosis):
     influence, and `edvt_perplexity_ratio`, a ratio of geometric means: far above 1, EDVT without
     training breaks the model, and a flat curve says nothing.
 
-    Vista-LLaMA (Ma et al. 2023, arXiv:2312.08870) shows the mass falling with length, and flat
+    Vista-LLaMA (Ma et al. 2023, arXiv 2312.08870) shows the mass falling with length, and flat
     with EDVT; its exact normalisation is not published, and the share over the uniform one is
     ours. Costs a generation and four forward passes, two without `edvt`.
 
@@ -64,7 +66,7 @@ class VisualInfluence(Diagnosis):
     max_new_tokens: int = 64
 
     section: ClassVar[str] = "hallucination"
-    source: ClassVar[str] = "after Vista-LLaMA (arXiv:2312.08870)"
+    source: ClassVar[str] = "after Vista-LLaMA (arXiv 2312.08870)"
 
     def measure(self, case: Case) -> Values:
         """The curves of one case, and their slopes."""
@@ -94,8 +96,8 @@ class VisualInfluence(Diagnosis):
             ids = continuation(case.model.tokenizer, case.x.prompt, self.text)
         else:
             run = case.model.generate(case.x, max_new_tokens=self.max_new_tokens)
-            ends = ending(case)
-            ids = [token for token in run.meta["generated"] if token not in ends]
+            closing = ends(case.model)
+            ids = [token for token in run.meta["generated"] if token not in closing]
         if not ids:
             raise ProbeError("visual_influence: the model's answer is empty; give text=")
         return case.model.force(case.x, ids)
@@ -142,12 +144,6 @@ def curves(case: Case, forced: Example, more: Any) -> dict[str, Float[np.ndarray
     }
 
 
-def ending(case: Case) -> set[int]:
-    """Ids that end the model's answers."""
-    found = case.model.hf.generation_config.eos_token_id
-    return {found} if isinstance(found, int) else set(found or ())
-
-
 def slope(curve: Float[np.ndarray, " step"]) -> float:
     """Least-squares slope by step; NaN with fewer than three steps or where one is not finite."""
     if len(curve) < LEAST or not np.isfinite(curve).all():
@@ -169,10 +165,3 @@ def by_step(kind: str, curve: Float[np.ndarray, " step"]) -> Any:
     return xr.DataArray(
         curve, dims="step", coords=steps, attrs={"units": units, "description": about}
     )
-
-
-def log_softmax(logits: Float[np.ndarray, "readout vocab"]) -> Float[np.ndarray, "readout vocab"]:
-    """Log-probabilities in float64."""
-    row = logits.astype(np.float64)
-    row = row - row.max(-1, keepdims=True)
-    return row - np.log(np.exp(row).sum(-1, keepdims=True))

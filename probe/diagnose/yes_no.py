@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def lenient(reply: str) -> bool:
-    """Yes, as POPE's evaluation reads it (arXiv:2305.10355, its code): no where the first
+    """Yes, as POPE's evaluation reads it (arXiv 2305.10355, its code): no where the first
     sentence has the word "No", "no" or "not", and yes in every other case, "NO" and refusals
     among them.
     """

@@ -31,8 +31,7 @@ def types_by_layer(values: Shown, *, width: float = DOUBLE) -> Figure:
     figure = new_figure(width, 2.0)
     share, spread = figure.subplots(1, 2)
     series(share, values["vision_share"], "layer", VARIANTS, bands=1)
-    share.set_ylim(0, 1)
-    share.set(xlabel="layer", ylabel="share of attention\nthat goes to vision")
+    share.set(xlabel="layer", ylabel="share of attention\nthat goes to vision", ylim=(0, 1))
     level(share, 0.2, "20 %")
     legend(share, 3)
     at = {"left_out": "nothing", "quantity": "entropy", "target": "response"}
@@ -82,8 +81,7 @@ def attention_by_place(values: Shown, *, width: float = DOUBLE) -> Figure:
     tower = tower if np.isfinite(tower) else values.get("c20_received", np.nan)
     if np.isfinite(tower):
         level(share, float(tower), name)
-    share.set_ylim(0, 1)
-    share.set(xlabel="layer", ylabel="mass in the top 20 %")
+    share.set(xlabel="layer", ylabel="mass in the top 20 %", ylim=(0, 1))
     legend(share)
     return figure
 
@@ -223,8 +221,7 @@ def flow_of_tokens(values: Shown, *, width: float = DOUBLE) -> Figure:
     frames.set_xticks(places[::step], names[::step])
     frames.set(xlabel="frame", ylabel="share of the flow")
     curve(layers, values["below_max"], "layer", "", STYLES[0])
-    layers.set_ylim(0, 1)
-    layers.set(xlabel="layer", ylabel="tokens below 5 %\nof the greatest")
+    layers.set(xlabel="layer", ylabel="tokens below 5 %\nof the greatest", ylim=(0, 1))
     return figure
 
 
@@ -241,8 +238,7 @@ def static_and_bits(static: Shown, bits: Shown, *, width: float = DOUBLE) -> Fig
     left, right = figure.subplots(1, 2)
     curve(left, static["static"], "tau", "same as the frame before", STYLES[1])
     curve(left, static["removable"], "tau", "removable", STYLES[0])
-    left.set_ylim(0, 1)
-    left.set(xlabel="cosine above which a place is static", ylabel="share of tokens")
+    left.set(xlabel="cosine above which a place is static", ylabel="share of tokens", ylim=(0, 1))
     legend(left)
     cosine, every = middle(bits["cosine"]).values, middle(bits["bits"]).values / 1000
     right.plot(1 - cosine, every, "o", color=DEEP, mew=0)

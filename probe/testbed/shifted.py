@@ -29,6 +29,7 @@ HELD_OUT = frozenset(
 )  # fmt: skip
 TYPES = ("color", "shape", "direction", "count", "order", "existence")
 LENGTHS = (8, 12, 24)
+SEEDS = 500
 Pairs = frozenset[tuple[str, str]]
 
 
@@ -39,9 +40,9 @@ def shifted(
 
     Args:
         shift: "fit" and "test": 16 frames, plain or gradient backgrounds, and no (colour, shape)
-            of `HELD_OUT`, shown or named. The others differ from them in one thing: "pairs" is
-            about held-out pairs alone, "backgrounds" has noisy ones, "lengths" has 8, 12 or 24
-            frames, and the hidden items of "absent" ask for what is not in a normal scene.
+            of `HELD_OUT`, shown or named. The others differ from them in one thing: "pairs" asks
+            about a held-out pair, "backgrounds" has noisy ones, "lengths" has 8, 12 or 24 frames,
+            and the hidden items of "absent" ask for what is not in a normal scene.
         n: how many.
         seed: of the scenes, 0 to 499; no two splits or seeds share one.
         types: question types; those of all splits but captions by default. No count questions
@@ -49,10 +50,9 @@ def shifted(
             hidden.
 
     Raises:
-        ValueError: an unknown split or type.
+        ValueError: an unknown split or type, or a seed that another split has.
     """
-    if shift not in SHIFTS:
-        raise ValueError(f"no split {shift}; there are {', '.join(SHIFTS)}")
+    _check(shift, seed)
     left = {"pairs": ("count",), "absent": ("count", "existence")}.get(shift, ())
     kinds = tuple(types) if types else tuple(kind for kind in TYPES if kind not in left)
     wrong = next((kind for kind in kinds if kind not in TYPES or kind in left), None)
@@ -64,13 +64,18 @@ def shifted(
     if shift == "absent":
         hidden = [_absent(kinds, number, own) for number in range(n // 2)]
     else:
-        hidden = items("hidden", n // 2, own + 500, kinds, **how)
+        hidden = items("hidden", n // 2, own + SEEDS, kinds, **how)
     found = [(seen, *hidden[turn : turn + 1]) for turn, seen in enumerate(seeable)]
     return [replace(item, id=f"{shift}-{item.id}") for both in found for item in both]
 
 
 def captions(shift: str = "test", n: int = 100, seed: int = 0) -> list[Item]:
-    """Caption items of a split, all of them visible."""
+    """Caption items of a split, all of them visible.
+
+    Raises:
+        ValueError: as in `shifted`.
+    """
+    _check(shift, seed)
     how: dict[str, Any] = {"make": partial(_scene, shift), "accept": partial(_accept, shift)}
     own = 1000 * (11 + SHIFTS.index(shift)) + seed
     found = items("neutral", n, own, ["caption"], **how)
@@ -98,6 +103,13 @@ def shown(scene: Scene) -> Pairs:
     return frozenset((thing.color, thing.shape) for thing in scene.things)
 
 
+def _check(shift: str, seed: int) -> None:
+    if shift not in SHIFTS:
+        raise ValueError(f"no split {shift}; there are {', '.join(SHIFTS)}")
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed {seed}: those of a split are 0 to {SEEDS - 1}")
+
+
 def _scene(shift: str, seed: int, **how: Any) -> Scene:
     rng = np.random.default_rng([seed, 5])
     ground, length = str(rng.choice(("plain", "gradient"))), int(rng.choice(LENGTHS))
@@ -117,7 +129,9 @@ def _absent(kinds: Sequence[str], number: int, seed: int) -> Item:
     """A question about a thing that a normal scene does not have; the label is the prior's."""
     kind = kinds[number % len(kinds)]
     for attempt in range(TRIES):
-        scene = _scene("absent", TEST_SEEDS + ((seed + 500) * 1_000_000 + number) * TRIES + attempt)
+        scene = _scene(
+            "absent", TEST_SEEDS + ((seed + SEEDS) * 1_000_000 + number) * TRIES + attempt
+        )
         question = blind(kind, np.random.default_rng([scene.seed, 4]))
         names = {*question.text.rstrip("?.").replace(",", " ").split()}
         there = {word for pair in shown(scene) for word in pair}

@@ -17,6 +17,7 @@ from probe.listing_diagnoses import entries
 from probe.models.loading import load
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+FIGURE = Path(__file__).parents[2] / "figures" / "diagnoses.md"
 OWN = "own_diagnosis:LastGlance"
 ASK = ("--ask", "Which way does the triangle move?")
 
@@ -118,9 +119,18 @@ def test_the_list_has_every_diagnosis_with_its_source(capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(rows) + 1 and all(line.count("\t") == 4 for line in lines)
     cli.app(["diagnoses", "--markdown"], standalone_mode=False)
-    text = capsys.readouterr().out.replace("\\|", "")
+    printed = capsys.readouterr().out
+    assert printed == FIGURE.read_text(), "see figures/README.md for the command"
+    text = printed.replace("\\|", "")
     assert {line.count("|") for line in text.splitlines()} == {0, 5}
     assert text.count("\n| `") == len(rows)
+
+
+def test_long_defaults_are_left_out_of_the_list() -> None:
+    calls = {row.call.partition("(")[0]: row.call for row in entries()}
+    assert calls["FindsEvidence"] == "FindsEvidence(maps=..., heads=True, least=0.25)"
+    assert calls["Blackout"] == 'Blackout(width=0, blind="blackout", least=0.1)'
+    assert max(map(len, calls.values())) < 120
 
 
 def test_ones_own_finds_what_was_put_in() -> None:

@@ -89,6 +89,8 @@ def test_retained_is_the_ratio_of_means() -> None:
     assert row["value"] == pytest.approx((1 + 3) / (3 + 6))
     assert row["n"] == 2 and row["low"] <= row["value"] <= row["high"]
     assert pooled.loc["margin", "value"] == 4.0
+    table["margin_blind"] = table["margin"] + 1  # the clip is worth less than none
+    assert np.isnan(ClipMargins(("shuffled",)).pool(table).set_index("name").loc[row.name, "value"])
 
 
 def test_one_frame_has_one_order(tiny) -> None:

@@ -41,6 +41,7 @@ def test_gains_are_method_minus_controls(case: Case) -> None:
         assert found[f"gain {keep:g} score=Uniform()"] == pytest.approx(own - even, abs=1e-5)
 
 
+@pytest.mark.full
 def test_every_control_of_a_recipe_of_several_is_there(case: Case) -> None:
     text = "holitom({keep}, k=2, score=EncoderReceived())"
     one = ComponentSwap(text, keep=[0.3], draws=3)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from probe.ablate.recipes.heads import visual_ratio
 from probe.diagnose import Case, Concentration, HeadRatio, diagnose
-from probe.diagnose.token_flow import TokenFlow
+from probe.diagnose.importance.last_read import LastRead
 from probe.models.video_model import VideoModel
 from tests import tiny as tiny_models
 from tests.diagnose import readings
@@ -44,7 +44,7 @@ def test_flow_is_attention_times_the_length_of_what_comes(pair) -> None:
     model, eager = pair
     x = tiny_models.example(model)
     expected = flows(eager, x)
-    found = Case(model, x).of(TokenFlow())
+    found = Case(model, x).of(LastRead("norm")).sum("head")
     np.testing.assert_allclose(found.values, expected, rtol=2e-4, atol=1e-6)
     one = Concentration()
     values = diagnose(Case(model, x), [one])[one]
@@ -61,8 +61,8 @@ def test_flow_is_attention_times_the_length_of_what_comes(pair) -> None:
 
 def told(model: VideoModel, flow: np.ndarray) -> dict:
     x = tiny_models.example(model)
-    coords = {"layer": np.arange(len(flow)), "position": x.layout.select("video")}
-    says = {TokenFlow: xr.DataArray(flow, coords, ["layer", "position"])}
+    coords = {"layer": np.arange(len(flow)), "head": [0], "position": x.layout.select("video")}
+    says = {LastRead: xr.DataArray(flow[:, None], coords, list(coords))}
     return dict(Concentration().measure(readings.Told(model, x, says=says)))
 
 

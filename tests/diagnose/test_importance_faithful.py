@@ -106,6 +106,7 @@ def item_cases() -> list[Case]:
     return [case_of(model, item) for item in items]
 
 
+@pytest.mark.full
 def test_the_evidence_decides_on_a_trained_model() -> None:
     """Without it the answer falls at once; random tokens do little. Means of two items."""
     found = [

@@ -140,7 +140,7 @@ def test_truth_may_be_an_array(tiny: VideoModel) -> None:
         numbers(case, EvidenceMap())
 
 
-FEW = ("instructblipvideo", "internvl", "qwen2_5_vl", "qwen3_vl")  # each treats tokens its own way
+FEW = ("instructblipvideo", "qwen3_vl")  # each treats tokens its own way
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from probe.diagnose import (
 )
 from tests.families import models
 
-QUICK = ("glm4v", "instructblipvideo")
+QUICK = ("instructblipvideo",)
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in models.NAMES
 ]

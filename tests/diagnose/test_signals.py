@@ -103,15 +103,6 @@ def test_visual_mass_by_layer_and_frame(pair) -> None:
     close(found["svar_frame_entropy"], -(p * np.log(p)).sum(1) / np.log(5))
 
 
-def test_default_layers_of_svar_are_the_papers_at_its_depth() -> None:
-    from probe.diagnose.signals.attended import share_of_depth
-
-    assert share_of_depth(32, 5 / 32, 19 / 32) == tuple(range(5, 19))
-    assert share_of_depth(32, 20 / 32, 28 / 32) == tuple(range(20, 28))
-    assert share_of_depth(6, 5 / 32, 19 / 32) == (1, 2, 3)
-    assert share_of_depth(1, 20 / 32, 28 / 32) == (0,)
-
-
 @pytest.mark.parametrize("lens", ["raw", "normed"])
 @pytest.mark.parametrize("top", [0, 7])
 def test_internal_confidence_is_the_greatest_lens_probability(pair, lens, top) -> None:

@@ -57,7 +57,7 @@ def test_signed_score_keeps_signs_and_is_the_plain_one_where_they_agree() -> Non
     assert found.weights[0] < 0 and found.weights[1] == 0
 
 
-def test_boosted_score_is_scikit_learns() -> None:
+def test_boosted_score_is_scikit_learns(tmp_path) -> None:
     table, other = made_table(), made_table(seed=1)
     score = fit(table, kinds=["boosting"], seed=3)
     depth = int(score.about.split("boosting ")[1].split()[0])
@@ -67,8 +67,10 @@ def test_boosted_score_is_scikit_learns() -> None:
     ).fit(score.table(table), table["hallucinated"])  # fmt: skip
     expected = made.predict_proba(score.table(other))[:, 1]
     np.testing.assert_allclose(score.probability(other), expected, atol=1e-6)
+    assert HallucinationScore.read(score.save(tmp_path / "score.json")) == score
 
 
+@pytest.mark.full
 def test_the_better_kind_is_chosen_and_survives_json(tmp_path) -> None:
     table, other = made_table(), made_table(seed=1)
     score = fit(table, about="made")
@@ -146,15 +148,17 @@ def test_labels_of_an_answer(tiny) -> None:
 
 # -- splits --------------------------------------------------------------------------------
 
+EACH = 18
+
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Item]]:
-    return {shift: shifted(shift, 36) for shift in SHIFTS}
+    return {shift: shifted(shift, EACH) for shift in SHIFTS}
 
 
 def test_each_split_differs_in_one_thing(splits) -> None:
     for shift, found in splits.items():
-        assert len(found) == 36 and [item.question.visible for item in found] == [True, False] * 18
+        assert [item.question.visible for item in found] == [True, False] * (EACH // 2)
         held = [pairs(item.scene, item.question) & HELD_OUT for item in found]
         there = [shown(item.scene) & HELD_OUT for item in found]
         assert all(held) if shift == "pairs" else not any(held) and not any(there)
@@ -172,13 +176,16 @@ def test_each_split_differs_in_one_thing(splits) -> None:
 def test_splits_share_no_scene_and_come_again(splits) -> None:
     seeds = [item.scene.seed for found in splits.values() for item in found]
     assert len(set(seeds)) == len(seeds)
-    assert [item.id for item in shifted("pairs", 36)] == [item.id for item in splits["pairs"]]
+    assert [item.id for item in shifted("pairs", EACH)] == [item.id for item in splits["pairs"]]
     other = {item.scene.seed for item in shifted("fit", 20, seed=1)}
     assert not other & set(seeds)
     assert all(item.question.type == "caption" for item in captions("fit", 4))
     for wrong in ({"shift": "odd"}, {"shift": "pairs", "types": ["count"]}):
         with pytest.raises(ValueError, match="no "):
             shifted(**wrong)
+    for seed in (-1, 500):  # the scenes of another split
+        with pytest.raises(ValueError, match="0 to 499"):
+            shifted("fit", 2, seed)
 
 
 # -- the diagnosis -------------------------------------------------------------------------

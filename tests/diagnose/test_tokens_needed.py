@@ -174,7 +174,8 @@ def test_correlations_are_scipys() -> None:
     assert np.isnan(found.loc["spearman frame_cosine removable", "value"])
 
 
-@pytest.mark.parametrize("name", ["onevision", pytest.param("qwen", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["onevision", "qwen"])
 def test_the_tokens_found_on_a_trained_model_show_what_is_asked(name: str) -> None:
     model, inside, area = model_of(name), [], []
     for item in testbed.items("neutral", n=3, seed=91, types=["color"]):

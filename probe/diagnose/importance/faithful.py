@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.integrate import trapezoid
-from scipy.stats import rankdata
 from torch import Tensor
 
 from probe.ablate.reduce import Reduce
@@ -26,6 +25,7 @@ from probe.diagnose.importance.knockouts import knocked_out
 from probe.diagnose.importance.occlusion import OcclusionMap, blocks, margins_of
 from probe.diagnose.importance.prior import CentreMap, RandomMap, UnlikeMap
 from probe.diagnose.importance.values import ContributionMap, ValueNormMap
+from probe.diagnose.ranks import spearman
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -193,14 +193,6 @@ def _agreements(
     values = {}
     for one, given in zip(maps, scores, strict=True):
         mean = np.bincount(number, given) / size
-        values[f"agreement {one}"] = spearman(mean, np.abs(fall))
-        values[f"agreement_signed {one}"] = spearman(mean, fall)
+        values[f"agreement {one}"] = float(spearman(mean, np.abs(fall)))
+        values[f"agreement_signed {one}"] = float(spearman(mean, fall))
     return values
-
-
-def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Rank correlation; NaN where one of them is constant."""
-    ranks = np.stack([rankdata(a), rankdata(b)])
-    if np.ptp(ranks, axis=1).min() == 0:
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])

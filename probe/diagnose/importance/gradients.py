@@ -53,9 +53,9 @@ class RelevanceMap(ImportanceMap):
     """Relevance rollout: attention times gradient, from the last prompt position to the input.
 
     R <- R + E R per layer, R = 1 at first, E the mean over heads of the positive part of attention
-    weight x its gradient (Chefer et al. 2021, eqs. 5 and 6 of the self-attention case); the map is
-    the row of the last prompt position. The gradient is that of logit(right answer) - logit(best
-    wrong one), where the paper takes the class logit alone.
+    weight x its gradient (Chefer et al. 2021, self-attention); the map is the row of the last
+    prompt position. The gradient is that of logit(right answer) - logit(best wrong one), where the
+    paper takes the class logit alone.
 
     It needs one way back through the decoder, shared with `GradientMap`.
     """

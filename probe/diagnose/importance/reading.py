@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from probe.errors import ProbeError
-
 if TYPE_CHECKING:
     from probe.diagnose.case import Case
 
@@ -22,12 +20,7 @@ def answer(case: Case) -> dict[str, Any]:
         ProbeError: a wrong answer that begins like the right one.
     """
     target = None if case.gold is None else case.first(case.gold)
-    wrong = {case.first(text) for text in case.answers if text != case.gold}
-    if target in wrong:
-        raise ProbeError(
-            f'importance: "{case.gold}" and a wrong answer begin with the same token; list the '
-            "options in the prompt and let their letters be the answers"
-        )
+    wrong = {token for text, token in case.firsts.items() if text != case.gold}
     return {"target": target, "rivals": tuple(sorted(wrong))}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from probe.diagnose.margin import log_softmax
 from probe.diagnose.signals.words import Word, spellings, words_of
 from probe.errors import ProbeError
 from probe.models.encode import continuation
@@ -187,7 +188,7 @@ def own(case: Case, captures: Any = None) -> Answer:
         if answer.run.logits.argmax(-1).tolist() == list(guess):
             return answer
     answer = Answer(case, tuple(case.generated.meta["generated"]))
-    if captures is not None and answer.ids:
+    if captures is not None and len(answer.scored):
         answer.read(captures(answer))
     return answer
 
@@ -201,12 +202,6 @@ def ends(model: Any) -> tuple[int, ...]:
     """Ids that end an answer."""
     found = model.hf.generation_config.eos_token_id
     return tuple(found) if isinstance(found, list | tuple) else () if found is None else (found,)
-
-
-def log_softmax(logits: Float[np.ndarray, "*row vocab"]) -> Float[np.ndarray, "*row vocab"]:
-    """Log-probabilities in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def _guess(case: Case) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probe.diagnose import counterfactual
+from probe.diagnose.margin import log_softmax
 from probe.diagnose.signals.base import Scores, Signal
 from probe.diagnose.signals.likelihood import rivals
 from probe.diagnose.signals.text_alone import TextEmbeddings, cut_logits
@@ -108,8 +109,6 @@ def log_p(answer: Answer, clip: str) -> Float[np.ndarray, "token vocab"] | None:
     Raises:
         ProbeError: an unknown clip.
     """
-    from probe.diagnose.signals.answer import log_softmax
-
     case, model = answer.case, answer.case.model
     if clip == "cut":
         return log_softmax(cut_logits(answer))

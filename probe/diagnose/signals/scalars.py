@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from probe.diagnose.base import Diagnosis, Values
+from probe.diagnose.pool_rows import frame, ranking
 from probe.diagnose.signals.answer import Answer, given, own
 from probe.diagnose.signals.attended import PAS, SVAR, VisualMassNoSinks
 from probe.diagnose.signals.base import Signal, risk
@@ -90,10 +91,6 @@ class HallucinationSignals(Diagnosis):
 
     def pool(self, table: pd.DataFrame) -> pd.DataFrame:
         """AUROC of each score."""
-        import pandas as pd
-
-        from probe.study.statistics import auroc
-
         truth = table["hallucinated"].to_numpy(float)
         rows = []
         for name, sign in signs(self.clips).items():
@@ -103,12 +100,8 @@ class HallucinationSignals(Diagnosis):
             kept = ~(np.isnan(values) | np.isnan(truth))
             if len(set(truth[kept])) < 2:
                 continue
-            found = auroc(risk(sign) * values[kept], truth[kept], table["video"].to_numpy()[kept])
-            numbers = (found.value, found.low, found.high, found.n, found.clusters)
-            rows.append((f"auroc_{name}", *numbers))
-        if not rows:
-            return super().pool(table)
-        return pd.DataFrame(rows, columns=["name", "value", "low", "high", "n", "clusters"])
+            rows.append(ranking(f"auroc_{name}", table, risk(sign) * values, truth))
+        return frame(rows) if rows else super().pool(table)
 
 
 def signs(clips: Sequence[str] = CLIPS) -> dict[str, str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from probe.diagnose.signals.answer import Answer, log_softmax
+from probe.diagnose.margin import log_softmax
+from probe.diagnose.signals.answer import Answer
 from probe.diagnose.signals.base import Scores, Signal
 from probe.diagnose.signals.supported import normalised
 

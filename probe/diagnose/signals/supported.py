@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def normalised(text: str) -> str:
-    """Lower case, without articles, punctuation and double spaces."""
+    """Lower case, without articles, punctuation and double spaces; an article that is all there is
+    stays, such as the letter "A" of an option.
+    """
     words = re.sub(r"[^\w\s]", " ", text.lower()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
 def labels(answer: Answer) -> dict[str, float]:
