@@ -17,7 +17,7 @@ LENGTH = 32  # hex digits: 128 bits
 def of(*parts: Any) -> str:
     """Hash of plain data (what JSON can write)."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:LENGTH]
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def tensors(named: Iterable[tuple[str, Tensor]]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
 from probe.study.cell import Cell
+from probe.study.fingerprint import own
 
 if TYPE_CHECKING:
     from probe.study.spec import Study
@@ -20,11 +22,18 @@ def cells(study: Study) -> tuple[Cell, ...]:
     """
     found = [_ablated("untouched", "untouched", []), *_blind(study), *_ablations(study)]
     found += [*_captures(study), *_diagnoses(study)]
+    found = [_with_source(cell) for cell in found]
     labels = [cell.label for cell in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise ProbeError(f'"{twice}" is there twice; give one another label')
     return tuple(found)
+
+
+def _with_source(cell: Cell) -> Cell:
+    """A class of one's own is another one when its module is changed."""
+    source = own(cell.made)
+    return replace(cell, spec={**cell.spec, "source": source}) if source else cell
 
 
 def _ablated(label: str, role: str, made: Sequence[Any], **more: Any) -> Cell:

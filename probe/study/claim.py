@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 BEAT = 10.0  # seconds between two signs of life
+UNKNOWN = "unknown"
 SILENT = 120.0  # seconds without one after which a claim from another machine is stale
 
 
@@ -143,7 +144,8 @@ class Claims:
             data, holder = {}, ("", 0, "")
         if holder[0] == host():
             age = max(0.0, time.time() - beaten)
-            stale = born(holder[1]) != holder[2]
+            alive = born(holder[1])
+            stale = age > self.silent if alive == UNKNOWN else alive != holder[2]
         else:
             age = max(0.0, self._now() - beaten)
             stale = age > (self.silent if holder[0] else min(self.silent, 2.0))
@@ -182,7 +184,9 @@ def host() -> str:
 
 
 def born(pid: int) -> str:
-    """When a process of this machine began; "" where there is none, "alive" off Linux."""
+    """When a process of this machine began; "" where there is none, "alive" off Linux, where that
+    cannot be read, and `UNKNOWN` on Windows, where a process cannot be asked without harm.
+    """
     if pid <= 0:
         return ""
     try:
@@ -194,6 +198,8 @@ def born(pid: int) -> str:
         return "" if fields[0] in "ZX" else fields[19]
     if Path("/proc/self/stat").exists():
         return ""
+    if os.name == "nt":  # signal 0 would be Ctrl-C
+        return UNKNOWN
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

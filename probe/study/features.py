@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from probe.engine.hashing import Hashes
+from probe.engine.hashing import tensors as hash_of
 from probe.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -26,17 +28,22 @@ class FeatureCache:
     nobody reads half of one; one that is damaged all the same (its checksum is wrong, or it does
     not open) counts as not there and is removed.
 
+    Weights that change are noticed, but not where they are written through `.data` in place: give
+    the model a new cache then.
+
     Args:
         folder: made where it is not there.
         size: bytes on the disk at most; what was not used for longest goes first.
 
     Attributes:
         hits, misses: how often features were there, and were not.
+        hashes: of pixels and weights, which keys are made of.
     """
 
     def __init__(self, folder: str | Path, size: int = 20 * 2**30) -> None:
         self.folder, self.size = Path(folder), size
         self.hits = self.misses = 0
+        self.hashes = Hashes()
         self._last: tuple[str, dict[str, Tensor]] | None = None
         self._written = size  # so that what an earlier run left is counted with the first file
         try:
@@ -62,7 +69,7 @@ class FeatureCache:
         self._last = key, tensors
         path = self._path(key)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        content = save(tensors, {"sum": _sum(tensors)})
+        content = save(tensors, {"sum": hash_of(sorted(tensors.items()))})
         if len(content) > self.size:
             return
         try:
@@ -85,16 +92,14 @@ class FeatureCache:
         try:
             with safe_open(path, "pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                right = (opened.metadata() or {}).get("sum") == _sum(tensors)
-            if right:
-                os.utime(path)
-                return tensors
+                right = (opened.metadata() or {}).get("sum") == hash_of(sorted(tensors.items()))
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError):
-            pass
-        path.unlink(missing_ok=True)
-        return None
+            tensors, right = {}, False
+        with suppress(OSError):  # a folder that one may only read, or another process removes it
+            os.utime(path) if right else path.unlink(missing_ok=True)
+        return tensors if right else None
 
     def _trim(self) -> None:
         """Remove what was not used for longest, down to nine tenths of the size."""
@@ -117,13 +122,3 @@ class FeatureCache:
             total -= size
             if total <= 0.9 * self.size:
                 return
-
-
-def _sum(tensors: dict[str, Tensor]) -> str:
-    from probe.study.fingerprint import content
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(content(tensor))
-    return digest.hexdigest()

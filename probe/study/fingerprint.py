@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import sys
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+
+from probe.engine.hashing import LENGTH, of, tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from probe.models.video_model import VideoModel
 
-LENGTH = 32  # hex digits: 128 bits
 WHOLE = 4 * 2**20  # bytes: files up to this are read completely
 PIECES, PIECE = 16, 64 * 2**10  # of larger ones: so many pieces of so many bytes
-ASIDE = ("plot", "report", "doctor")  # packages that no number of a study comes from
-
-_models: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
-
-
-def of(*parts: Any) -> str:
-    """Hash of plain data (what JSON can write)."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+# What no number of a study comes from: packages and files.
+ASIDE = ("plot", "report", "doctor")
+ASIDE_FILES = ("cli.py", "listing.py", "listing_diagnoses.py", "catalogue.py")
 
 
 @cache
@@ -52,9 +45,35 @@ def code() -> str:
 
 
 def _counts(path: Path) -> bool:
-    aside = path.parts[0] in ASIDE or path.name in ("cli.py", "listing.py", "catalogue.py")
+    aside = path.parts[0] in ASIDE or path.name in ASIDE_FILES
     shows = path.parts[0] == "study" and path.name.startswith(("show", "export", "commands"))
     return not (aside or shows)
+
+
+def own(made: Any) -> dict[str, str]:
+    """Source of the modules outside probe that classes of one's own in a spec come from: module ->
+    hash. `code` does not know of them.
+
+    Args:
+        made: ablations, a capture or a diagnosis, or plain data of such.
+    """
+    found: dict[str, str] = {}
+    plain = [made]
+    while plain:
+        one = plain.pop()
+        if isinstance(one, list | tuple):
+            plain += one
+        elif is_dataclass(one) and not isinstance(one, type):
+            found |= _source(type(one).__module__)
+            plain += [getattr(one, field.name) for field in fields(one)]
+    return found
+
+
+def _source(module: str) -> dict[str, str]:
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] == "probe" or path is None:
+        return {}
+    return {module: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:LENGTH]}
 
 
 def file(path: str | Path) -> str:
@@ -80,43 +99,10 @@ def file(path: str | Path) -> str:
 
 
 def model(video_model: VideoModel) -> str:
-    """Hash of all weights and buffers, of the configs, the processor and the chat template.
-
-    Tensors are hashed once for each model of this process, again where they were written to.
-    """
+    """Hash of all weights and buffers, of the configs, the processor and the chat template."""
     hf = video_model.hf
-    state = _state(hf)
-    known = _models.get(hf)
-    if known is None or known[0] != state:
-        named = sorted(_tensors(hf))
-        known = _models[hf] = state, of(tensors(named), _settings(video_model))
-    return known[1]
-
-
-def tensors(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Hash of names, types, shapes and bits of tensors, in their order."""
-    digest = hashlib.sha256()
-    for name, tensor in named:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(content(tensor))
-    return digest.hexdigest()[:LENGTH]
-
-
-def content(tensor: Tensor) -> Any:
-    """The bytes of a tensor, without a copy where it lies in one piece on the CPU."""
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy() if flat.numel() else b""
-
-
-def _tensors(hf: Any) -> list[tuple[str, Tensor]]:
-    return [*hf.named_parameters(), *hf.named_buffers()]
-
-
-def _state(hf: Any) -> tuple:
-    """Changes whenever a weight is written to or replaced."""
-    return tuple((id(t), None if t.is_inference() else t._version) for _, t in _tensors(hf))
+    named = sorted([*hf.named_parameters(), *hf.named_buffers()], key=lambda one: one[0])
+    return of(tensors(named), _settings(video_model))
 
 
 def _settings(video_model: VideoModel) -> list[str]:

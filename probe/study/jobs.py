@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probe.study import fingerprint
 from probe.study.progress import Progress, Tally
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from probe.study.sample import Sample
     from probe.study.spec import Study
     from probe.study.store import Store
+
+PAUSE = 20.0  # times as long as a count took, before the next one is due
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,7 @@ def jobs(study: Study, samples: Sequence[Sample], name: str, digest: str, code: 
 
 def names(study: Study) -> list[str]:
     """A name for each model of a study: its own, with its arguments where that is there twice."""
-    plain = [str(one["model"]) for one in study.models]
-    return [
-        name if plain.count(name) == 1 else f"{name} {json.dumps(arguments(one), sort_keys=True)}"
-        for name, one in zip(plain, study.models, strict=True)
-    ]
-
-
-def arguments(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes to `probe.load` besides the name."""
-    return {name: value for name, value in model.items() if name != "model"}
+    return [study.model_name(one) for one in study.models]
 
 
 class Counted:
@@ -81,6 +74,7 @@ class Counted:
     ) -> None:
         self.study, self.samples, self.store, self.code = study, samples, store, code
         self._jobs: dict[tuple[str, str], list[Job]] = {}
+        self._next = 0.0
         total = len(samples) * len(study.models)
         self._tally = Tally(self._count()[0], total, workers)
 
@@ -88,7 +82,7 @@ class Counted:
     def jobs(self) -> list[Job]:
         """Jobs on the models whose hashes are known."""
         found = []
-        for name, digest in self.store.models.items():
+        for name, digest in self.store.digests(names(self.study)).items():
             if (name, digest) not in self._jobs:
                 known = jobs(self.study, self.samples, name, digest, self.code)
                 self._jobs[name, digest] = known
@@ -97,7 +91,15 @@ class Counted:
 
     def now(self) -> Progress:
         """The progress now."""
-        return self._tally.at(*self._count())
+        began = time.monotonic()
+        found = self._tally.at(*self._count())
+        ended = time.monotonic()
+        self._next = ended + PAUSE * (ended - began)
+        return found
+
+    def due(self) -> bool:
+        """Counting again would take a small part of the time since the last count."""
+        return time.monotonic() >= self._next
 
     def _count(self) -> tuple[int, int]:
         """(samples that are done on a model, cells with an error)."""

@@ -95,7 +95,9 @@ def _outcome(one: Measured | Exception) -> Outcome:
 
 def line(error: BaseException) -> str:
     """An error in one line; where it is not meant for users, with its type and place."""
-    text = " ".join(str(error).split())[:500]
+    # Names of files may hold bytes that are no UTF-8, which no file of results can hold.
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    text = " ".join(text.split())[:500]
     if isinstance(error, ProbeError):
         return text
     frames = traceback.extract_tb(error.__traceback__)

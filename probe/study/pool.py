@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from probe.study.worker import Order
+from probe.study.order import Order
 
 
 @dataclass(frozen=True)

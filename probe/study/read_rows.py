@@ -135,7 +135,8 @@ class _Reader:
         )
         self.task.check(sample)
         try:
-            f"{sample.question}{sample.answer}{sample.options}{meta}{texts}".encode()
+            said = f"{sample.question}{sample.answer}{sample.options}{meta}{texts}"
+            f"{sample.id}{sample.cluster}{said}".encode()
         except UnicodeEncodeError:
             raise ProbeError("holds half a character (a lone surrogate)") from None
         return sample

@@ -30,7 +30,7 @@ KEYS = {
     "testbed": ("source", "n", "seed", "split", "types", "twins"),
     "datasets": ("source", "path", "videos", "n", "seed", "fields", "split", "where"),
 }
-COMMON = ("source", "path", "videos", "n", "seed", "fields", "where", "split")
+COMMON = ("source", "path", "videos", "n", "seed", "fields", "where")
 
 
 def check(given: Any) -> Mapping[str, Any]:

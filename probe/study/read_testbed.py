@@ -43,7 +43,7 @@ def read(given: Mapping[str, Any], task: Task, seed: int) -> list[Sample]:
     from probe.testbed.question import TYPES
 
     split = given.get("split", "neutral")
-    types = given.get("types") or _fitting(task, split, TYPES)
+    types = strings(given.get("types"), "samples: types") or _fitting(task, split, TYPES)
     drawn = items(split, given.get("n") or 100, seed, types, given.get("twins", False))
     found = []
     for row, item in enumerate(drawn, 1):

@@ -15,10 +15,11 @@ from probe.errors import ProbeError
 from probe.study import fingerprint
 from probe.study.claim import SILENT, Claims
 from probe.study.jobs import Counted, names
+from probe.study.order import Order, missing, name_of_worker, plain, record
 from probe.study.outcome import Outcome
 from probe.study.progress import Progress, Tell
 from probe.study.store import VERSION, Store
-from probe.study.worker import Order, Worker, name_of_worker, record
+from probe.study.worker import Worker
 
 if TYPE_CHECKING:
     from probe.models.video_model import VideoModel
@@ -62,7 +63,7 @@ def run_study(
         features: keep vision features in this folder, so that the tower runs once a clip; True
             for one inside `folder`, False for not at all.
         features_bytes: how much of them; the ones not used for longest go.
-        progress: called after each sample.
+        progress: called after each sample, or less often where counting takes long.
         loaded: models by name that are here already (with one worker in this process).
         silent: seconds without a sign of life after which a claim from another machine is stale.
 
@@ -80,7 +81,7 @@ def run_study(
         raise ProbeError("loaded models stay in this process; use workers=1 without ray")
     folder = Path(folder).absolute()
     samples = study.load()
-    store = Store(folder)
+    store = Store(folder, light=True)
     store.describe(_manifest(study, samples))
     kept = folder / "features" if features is True else features
     order = Order(
@@ -89,7 +90,7 @@ def run_study(
         folder=str(folder),
         name=name_of_worker(),
         code=fingerprint.code(),
-        retry=retry,
+        retry=time.time() if retry else None,
         features=str(Path(kept).absolute()) if kept else None,
         features_bytes=features_bytes,
         threads=threads if workers == 1 and not ray else threads or 1,
@@ -100,7 +101,8 @@ def run_study(
     tell(counter.now())
     if workers == 1 and not ray:
         order = _placed(order, 0, 1)
-        Worker(order, study, samples, loaded or {}, lambda: tell(counter.now())).work()
+        told = lambda: tell(counter.now()) if counter.due() else None  # noqa: E731
+        Worker(order, study, samples, loaded or {}, told).work()
     else:
         _supervise(order, workers, _pool(ray, workers), counter, tell)
     last = counter.now()
@@ -147,6 +149,7 @@ def _supervise(order: Order, workers: int, pool: Pool, counter: Counted, tell: T
                 now, counted = counter.now(), time.monotonic()
                 if now.done != said:
                     said = now.done
+                    deaths.pop("", None)  # between samples, in a study that goes on
                     tell(now)
             time.sleep(0.2)
     finally:
@@ -168,12 +171,11 @@ def _give_up(order: Order, counter: Counted, job: str) -> None:
     found = next((one for one in counter.jobs if one.id == job), None)
     if found is None:
         return
-    there = counter.store.refresh()
-    missing = [n for n, key in enumerate(found.keys) if key not in there]
-    cells, keys = counter.study.cells(), [found.keys[n] for n in missing]
+    numbers = missing(order, found.keys, counter.store.refresh())
+    cells, keys = counter.study.cells(), [found.keys[n] for n in numbers]
     failed = Outcome(error=f"{DEATHS} workers died while they computed this sample")
     with closing(counter.store.writer(order.name)) as writer:
-        several = [cells[n] for n in missing], keys, [failed] * len(keys)
+        several = [cells[n] for n in numbers], keys, [failed] * len(keys)
         writer.append(record(order, found, *several, 0.0))
 
 
@@ -208,7 +210,7 @@ def _manifest(study: Study, samples: list[Sample]) -> dict[str, Any]:
                 "id": one.id,
                 "fingerprint": one.fingerprint,
                 "cluster": one.cluster,
-                "meta": {k: _plain(v) for k, v in one.meta.items()},
+                "meta": {k: plain(v) for k, v in one.meta.items()},
             }
             for one in samples
         ],
@@ -224,7 +226,3 @@ def _manifest(study: Study, samples: list[Sample]) -> dict[str, Any]:
             for cell in study.cells()
         ],
     }
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,7 +6,8 @@
   answers to compare with: there it is the first token against the best other token.
 - probability: of the right answer among the answers (softmax of their log-likelihoods).
 - confidence: of the likeliest answer among the answers.
-- accuracy: 1 where the right answer is the likeliest, else 0; a tie is not right.
+- accuracy: 1 where the right answer is the likeliest, else 0; a tie is not right. NaN where the
+  margin is (no answer is possible at all).
 - letter, match, f1, yesno: of the model's own words; see `probe.study.score_text`.
 
 Where every answer is one token, and no two are the same, one pass gives all of them; else each
@@ -163,7 +164,8 @@ def _values(row: Row, count: int) -> Row:
             share /= share.sum()
             found["margin"] = float(each[0] - each[1:].max())
         found["probability"], found["confidence"] = float(share[0]), float(share.max())
-        found["accuracy"] = float(found["margin"] > 0)
+        margin = found["margin"]
+        found["accuracy"] = margin if np.isnan(margin) else float(margin > 0)
     return found
 
 

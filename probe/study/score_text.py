@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _LEAD = r"(?:the\s+|my\s+)?(?:best\s+|correct\s+|right\s+|final\s+)?(?:answer|option|choice)"
-_NAMED = rf"{_LEAD}\s*(?:is|:)?\s*(?:option\s+|choice\s+)?"
+_NAMED = rf"{_LEAD}\s*(?:is)?[\s:*_]*(?:option\s+|choice\s+)?[*_\"“'(\[]*"
 
 
 def judged(task: Task, case: Case, said: str) -> dict[str, float]:
@@ -43,12 +43,13 @@ def judged(task: Task, case: Case, said: str) -> dict[str, float]:
 
 
 def normalised(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces, as SQuAD's evaluation has it
-    (arXiv:1606.05250); of Unicode in compatibility form.
+    """Lower case, no punctuation, no articles, single spaces, after SQuAD's evaluation
+    (arXiv:1606.05250); of Unicode in compatibility form. Unlike there a punctuation mark parts
+    words ("t-shirt" is "t shirt"), and an article that is all there is stays: "A" may be an answer.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     text = "".join(" " if c in string.punctuation else c for c in text)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+    return " ".join(_ARTICLES.sub(" ", text).split()) or " ".join(text.split())
 
 
 def token_f1(said: str, right: str) -> float:
@@ -74,11 +75,13 @@ def parsed_letter(said: str, letters: Sequence[str], options: Sequence[str] = ()
     """
     text = unicodedata.normalize("NFKC", said).strip()
     any_of = "[" + "".join(letters) + "]"
-    begins = rf"\s*(?:\(({any_of})\)|({any_of})(?=[.):,]|\s*$|\s*\n))"
+    also = r"(?:,|/|&|\band\b|\bor\b)\s*(?:and\s+|or\s+)?"
+    another = rf"(?!\W{{0,3}}{also}\(?{any_of}\b(?!\s+(?!and\b|or\b)\w))"
+    begins = rf"\s*\**(?:\(({any_of})\)|({any_of})(?=[.):,*]|\s*$|\s*\n)){another}"
     for pattern, flags in (
         (rf"^\W*({any_of})\W*$", re.IGNORECASE),
         (rf"^{begins}", 0),
-        (rf"(?i:{_NAMED})\(?({any_of})\b\)?(?!['’])", 0),
+        (rf"(?i:{_NAMED})({any_of})\b(?!['’]\w){another}", 0),
     ):
         found = {next(filter(None, match.groups())) for match in re.finditer(pattern, text, flags)}
         found = {letter.upper() for letter in found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from probe.study.show_curves import Curve
     from probe.study.spec import Study
     from probe.study.store import Store
 
@@ -137,7 +138,7 @@ def summary_of(
         grids = {label: one["grid"] for label, one in written.items()}
     several = curves(texts, grids)
     drawn, notes = curve_table(table, several, names.scores, **how)
-    in_curves = {label for one in several for label in one.points} if len(drawn) else ()
+    in_curves = _in_curves(drawn, several)
     cells = {} if study is None else {cell.label: cell for cell in study.cells()}
     captures, more = measured(table, names, "capture", cells)
     diagnoses, further = measured(table, names, "diagnosis", cells)
@@ -159,15 +160,32 @@ def summary_of(
     )
 
 
+def _in_curves(drawn: pd.DataFrame, several: Sequence[Curve]) -> set[tuple[str, str, str]]:
+    """(model, score, label) of what is drawn in a curve, beside its controls."""
+    found: set[tuple[str, str, str]] = set()
+    for one in several if len(drawn) else ():
+        its: Any = drawn[(drawn["curve"] == one.name) & (drawn["by"] == one.by)]
+        its = its[its["method"] == one.name]
+        there = set(zip(its["model"], its["score"], its["point"], strict=True))
+        found |= {
+            (str(model), str(score), label)
+            for label, point in one.points.items()
+            for model, score, at in there
+            if at == point
+        }
+    return found
+
+
 def names_of(store: Store) -> Names:
     """Which columns of a store's table are what."""
     from probe.study.show_scores import ROLES
+    from probe.study.store_table import named
 
     scores: dict[str, None] = {}
     values: dict[str, dict[str, None]] = {}
     results = store.refresh()
     for _, _, cell, key in store.asked():
-        found = dict.fromkeys(results[key]["values"] if key in results else ())
+        found = dict.fromkeys(named(cell, results[key]["values"]) if key in results else ())
         if cell["role"] in ROLES:
             scores |= found
         else:

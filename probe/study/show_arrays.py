@@ -12,7 +12,7 @@ from probe.errors import ProbeError
 if TYPE_CHECKING:
     import xarray as xr
 
-MOST = 2_000
+MOST = 400
 """Entries of an array that are given intervals."""
 WIDE = 16
 """Values of a row that are printed."""
@@ -50,16 +50,24 @@ def mean_array(
     together = xr.concat(
         xr.align(*labelled, join="outer", copy=False), "sample", coords="minimal", compat="override"
     )
-    values = together.transpose("sample", *dims)
-    flat = np.asarray(values.values, dtype=float).reshape(len(arrays), -1)
+    return mean_of_samples(together.transpose("sample", *dims), videos, resamples, seed)
+
+
+def mean_of_samples(
+    values: xr.DataArray, videos: Sequence[Any], resamples: int = 1_000, seed: int = 0
+) -> xr.Dataset:
+    """`mean_array` of arrays that are one already, [sample, ...], NaN where a sample has none."""
+    import xarray as xr
+
+    dims, shape = values.dims[1:], values.shape[1:]
+    flat = np.asarray(values.values, dtype=float).reshape(len(values), -1)
     rows = np.full((4, flat.shape[1]), np.nan)
     for entry in range(flat.shape[1]):
         rows[:, entry] = _entry(flat[:, entry], videos, flat.shape[1] <= MOST, resamples, seed)
-    shape = values.shape[1:]
     names = ("mean", "low", "high", "n")
     found = {name: (dims, row.reshape(shape)) for name, row in zip(names, rows, strict=True)}
     coords = {dim: values[dim].values for dim in dims}
-    return xr.Dataset(found, coords, attrs=dict(arrays[0].attrs)).assign(
+    return xr.Dataset(found, coords, attrs=dict(values.attrs)).assign(
         n=lambda made: made["n"].astype(int)
     )
 

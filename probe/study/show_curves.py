@@ -92,6 +92,8 @@ def curve_table(
             for name in names:
                 rows = _rows(of_model, one, name)
                 place = f"{one.name}, {name}" + (f", {model}" if _several(table) else "")
+                rows, lost = _with_controls(rows, one.name)
+                notes += [f"{place}: {text}" for text in lost]
                 whole, left_out = _complete(rows)
                 missing = [control for control in CONTROLS if control not in set(whole["method"])]
                 notes += [f"{place}: {left_out} samples lack a point or a control"] * bool(left_out)
@@ -129,6 +131,19 @@ def _rows(table: Any, one: Curve, name: str) -> Any:
         part = rows[["sample", "video", "seed"]].assign(method=method, point=point)
         parts.append(part.assign(value=rows[name].astype(float)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _with_controls(rows: Any, name: str) -> tuple[Any, list[str]]:
+    """Without the points that a control which ran elsewhere has no value at; and what they are."""
+    there, lost = rows.dropna(subset=["value"]), []
+    for control in CONTROLS[1:]:
+        points = set(there.loc[there["method"] == control, "point"])
+        own = set(there.loc[there["method"] == name, "point"])
+        for point in sorted(own - points) if points else ():
+            lost.append(f"left out {point:g}, at which {control} could not be run")
+            rows = rows[rows["point"] != point]
+            there = there[there["point"] != point]
+    return rows, lost
 
 
 def _complete(rows: Any) -> tuple[Any, int]:

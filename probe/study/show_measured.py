@@ -68,7 +68,7 @@ def array_means(
     Args:
         arrays: label -> name -> [sample, ...] with coords model and video, as `Store.arrays`.
     """
-    from probe.study.show_arrays import mean_array
+    from probe.study.show_arrays import mean_of_samples
 
     found, notes = {}, []
     for label, several in arrays.items():
@@ -79,13 +79,10 @@ def array_means(
             models = array["model"].values
             for one in dict.fromkeys(models.tolist()):
                 rows = array.isel(sample=np.flatnonzero(models == one))
-                each = [row.drop_vars(_of_sample(row)) for row in rows]
-                try:
-                    mean = mean_array(each, rows["video"].values.tolist())
-                except ProbeError as error:
-                    notes.append(f"{label}: {name}: {error}")
+                if not len(rows):
+                    notes.append(f"{label}: {name}: there are no arrays of {one}")
                     continue
-                found[str(one), label, name] = mean
+                found[str(one), label, name] = mean_of_samples(rows, rows["video"].values.tolist())
     return found, notes
 
 
@@ -94,10 +91,6 @@ def _measured_only(array: xr.DataArray) -> xr.DataArray:
     array = array.transpose("sample", ...)
     there = np.isfinite(array.values.astype(float)).reshape(array.sizes["sample"], -1).any(1)
     return array.isel(sample=np.flatnonzero(there))
-
-
-def _of_sample(row: xr.DataArray) -> list[Any]:
-    return [name for name in row.coords if name not in row.dims]
 
 
 def _failed(rows: Any) -> Any:

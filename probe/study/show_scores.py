@@ -17,6 +17,7 @@ UNTOUCHED = "untouched"
 ROLES = (UNTOUCHED, "ablation", "blind", "random", "uniform frames", "swap")
 PART = 0.02
 """A loss below this part of what the video is worth (full - blind) does not matter."""
+NEITHER = ("says_yes", "confidence")
 COLUMNS = (
     *("model", "score", "label", "role", "of", "mean", "low", "high", "n", "videos", "seeds"),
     "tokens",
@@ -113,7 +114,7 @@ def _of_score(model: str, name: str, table: Any, how: dict[str, Any]) -> list[di
         if full is not None and about["role"] != UNTOUCHED:
             row |= _beside(values, full, videos, how)
             if about["role"] in ("ablation", "swap"):
-                row |= _no_loss(values, full, videos, limit, why)
+                row |= _no_loss(name, values, full, videos, limit, why)
         found.append(row)
     return found
 
@@ -181,9 +182,14 @@ def _limit(full: Any | None, blind: Any | None) -> tuple[float, str]:
     return PART * worth, ""
 
 
-def _no_loss(values: Any, full: Any, videos: dict, limit: float, why: str) -> dict[str, Any]:
+def _no_loss(
+    name: str, values: Any, full: Any, videos: dict, limit: float, why: str
+) -> dict[str, Any]:
+    """Equivalence to the untouched run; not of scores that are neither better nor worse."""
     from probe.study.statistics_equivalence import equivalence
 
+    if name in NEITHER:
+        return {}
     if why:
         return {"equivalence": why}
     a, b, clips = _paired(values, full, videos)

@@ -20,7 +20,7 @@ COLUMNS = (
 def versus(
     table: pd.DataFrame,
     names: Sequence[str],
-    drawn: Container[str] = (),
+    drawn: Container[tuple[str, str, str]] = (),
     *,
     resamples: int = 2_000,
     permutations: int = 9_999,
@@ -31,8 +31,8 @@ def versus(
     Args:
         table: of `Store.table()`.
         names: columns that are scores.
-        drawn: labels of ablations that are in a curve, which has their random, uniform and blind
-            controls; the swaps of these are left here.
+        drawn: (model, score, label) of ablations that are in a curve, which has their random,
+            uniform and blind controls; the swaps of these are left here.
         resamples, permutations, seed: of the statistics.
 
     Returns:
@@ -54,7 +54,8 @@ def versus(
                 if about["role"] != "ablation":
                     continue
                 values = by_sample(its, name)
-                for control, other in _controls(found, about["label"], about["label"] in drawn):
+                in_curve = (str(model), name, about["label"]) in drawn
+                for control, other in _controls(found, about["label"], in_curve):
                     against = by_sample(other, name)
                     both = values.index.intersection(against.index, sort=False)
                     clips = [videos[sample] for sample in both]

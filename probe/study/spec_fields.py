@@ -32,6 +32,8 @@ def models(given: Any) -> tuple[Mapping[str, Any], ...]:
         made = {"model": one} if isinstance(one, str) else dict(mapping(one, "models"))
         if not isinstance(made.get("model"), str):
             raise ProbeError(f"models: {one!r}: write the name, or model: NAME with its arguments")
+        if made in found:
+            raise ProbeError(f"models: {made['model']} is there twice with the same arguments")
         found.append(made)
     return tuple(found)
 

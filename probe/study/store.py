@@ -13,28 +13,28 @@ and are there again when it is run as before.
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import uuid
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
-from probe.study import fingerprint
+from probe.study import fingerprint, store_files
+from probe.study.store_files import VERSION, Writer
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-VERSION = 1
-_SUM = re.compile(rb', "sum": "([0-9a-f]{8})"\}$')
+__all__ = ["VERSION", "Store", "Writer"]
 
 
 class Store:
     """Results in a folder, which many workers write at the same time.
+
+    Args:
+        folder: where.
+        light: hold results without their numbers and arrays, for who only asks what is there.
 
     Attributes:
         folder: where.
@@ -42,10 +42,11 @@ class Store:
         results: by key, as of the last `refresh`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, light: bool = False) -> None:
+        self.folder, self.light = Path(folder), light
         self.damaged = 0
         self._offsets: dict[Path, int] = {}
+        self._torn: dict[Path, int] = {}
         self.results: dict[str, dict[str, Any]] = {}
 
     # -- what is asked ---------------------------------------------------------------------
@@ -57,29 +58,28 @@ class Store:
         Raises:
             ProbeError: no study was run in this folder.
         """
-        found = _read(self.folder / "study.json")
+        found = store_files.read(self.folder / "study.json")
         if found is None:
             raise ProbeError(f"{self.folder}: no study here; `probe study run SPEC` makes one")
         return found
 
-    @property
-    def models(self) -> dict[str, str]:
-        """Name -> hash of the weights, of the models of the study that were loaded so far."""
-        found = {}
-        for name in self.manifest["models"]:
-            known = _read(self.folder / _model_file(name))
-            if known is not None:
-                found[name] = known["hash"]
-        return found
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> hash of the weights, of those models that were loaded so far."""
+        known = {name: store_files.read(self.folder / _model_file(name)) for name in names}
+        return {name: data["hash"] for name, data in known.items() if data is not None}
 
     def describe(self, manifest: Mapping[str, Any]) -> None:
         """Write what is asked, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "study.json", manifest)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ProbeError(f"{self.folder}: cannot be made ({reason})") from None
+        store_files.write(self.folder / "study.json", manifest)
 
     def describe_model(self, name: str, digest: str) -> None:
         """Write the hash of a model's weights."""
-        _write(self.folder / _model_file(name), {"name": name, "hash": digest})
+        store_files.write(self.folder / _model_file(name), {"name": name, "hash": digest})
 
     # -- results ---------------------------------------------------------------------------
 
@@ -91,9 +91,9 @@ class Store:
         """Every line that was ever written here, file by file; torn and changed ones left out."""
         self.damaged = 0
         for path in sorted(self.folder.glob("results-*.jsonl")):
-            for record in self._lines(path, 0)[0]:
-                if record is not None:
-                    yield record
+            found, _, damaged = store_files.lines(path, 0)
+            self.damaged += damaged
+            yield from (record for record in found if record is not None)
 
     def refresh(self) -> dict[str, dict[str, Any]]:
         """Results by key, with those that were written since the last call.
@@ -105,8 +105,11 @@ class Store:
             before = self._offsets.get(path, 0)
             if path.stat().st_size == before:
                 continue
-            lines, self._offsets[path] = self._lines(path, before)
-            for record in lines:
+            found, behind, damaged = store_files.lines(path, before)
+            torn = damaged - sum(record is None for record in found)
+            self.damaged += damaged - self._torn.get(path, 0)
+            self._offsets[path], self._torn[path] = behind, torn
+            for record in found:
                 if record is not None:
                     self._merge(record)
         return self.results
@@ -116,24 +119,19 @@ class Store:
         for cell in record["cells"]:
             made, old = cell | about, self.results.get(cell["key"])
             if old is None or _rank(made) < _rank(old):
+                if self.light:
+                    made = {n: v for n, v in made.items() if n not in ("values", "arrays")}
                 self.results[cell["key"]] = made
 
-    def _lines(self, path: Path, offset: int) -> tuple[list[dict | None], int]:
-        """Records from an offset on, None for a damaged one, and the offset behind them."""
-        with path.open("rb") as opened:
-            opened.seek(offset)
-            whole, _, torn = opened.read().rpartition(b"\n")
-        found = [_record(line) for line in whole.split(b"\n")] if whole else []
-        self.damaged += sum(one is None for one in found) + bool(torn)
-        return found, offset + (len(whole) + 1 if whole else 0)
-
-    def asked(self) -> Iterator[tuple[str, Mapping, Mapping, str]]:
-        """(model, sample, cell, key) of everything the study as last run asks for, in its order."""
+    def asked(self, label: str | None = None) -> Iterator[tuple[str, Mapping, Mapping, str]]:
+        """(model, sample, cell, key) of everything the study as last run asks for, in its order;
+        of one label where it is given.
+        """
         from probe.study.cell import Cell
 
-        manifest, models = self.manifest, self.models
-        cells = [(cell, Cell(**cell)) for cell in manifest["cells"]]
-        for model, digest in models.items():
+        manifest = self.manifest
+        cells = [(c, Cell(**c)) for c in manifest["cells"] if label in (None, c["label"])]
+        for model, digest in self.digests(manifest["models"]).items():
             for sample in manifest["samples"]:
                 for cell, made in cells:
                     about = sample["fingerprint"], manifest["setting"], manifest["code"]
@@ -172,92 +170,11 @@ class Store:
         return status(self)
 
 
-class Writer:
-    """Appends results to one file; each line is on the disk when `append` returns."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._opened: Any = None
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line.
-
-        Raises:
-            ProbeError: the disk is full, or the folder cannot be written.
-        """
-        try:
-            if self._opened is None:
-                self._opened = self.path.open("ab")
-                _sync_folder(self.path.parent)
-            self._opened.write(_line(record))
-            self._opened.flush()
-            os.fsync(self._opened.fileno())
-        except OSError as error:
-            reason = error.strerror or error
-            raise ProbeError(f"{self.path}: cannot be written ({reason})") from None
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-
-
 def _rank(cell: Mapping[str, Any]) -> tuple:
     """Of two results of one cell, the one with the smaller rank counts."""
     failed = bool(cell["error"])
     return failed, -cell["time"] if failed else cell["time"], cell["worker"]
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
-    return text[:-1] + f', "sum": "{zlib.crc32(text):08x}"}}\n'.encode()
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """A line whose checksum is right; None for any other."""
-    found = _SUM.search(line)
-    if found is None:
-        return None
-    text = line[: found.start()] + b"}"
-    if zlib.crc32(text) != int(found[1], 16):
-        return None
-    record = json.loads(text)
-    return record if record.get("v") == VERSION else None
-
-
 def _model_file(name: str) -> str:
     return f"model-{fingerprint.of(name)[:16]}.json"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise ProbeError(f"{path}: is not JSON any more; run the study again") from None
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    text = json.dumps(data, ensure_ascii=False)
-    try:
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            return
-        with part.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise ProbeError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def table(store: Store) -> pd.DataFrame:
         result = results.get(key)
         if result is None:
             continue
-        values = {k: _SPECIAL.get(v, v) for k, v in result["values"].items()}
+        values = {k: _SPECIAL.get(v, v) for k, v in named(cell, result["values"]).items()}
         scores |= dict.fromkeys(values)
         rows.append((model, sample, cell, result, values))
     taken = {*BEFORE, *OF_CELL, *BEHIND, *scores}
@@ -50,6 +50,15 @@ def table(store: Store) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
+def named(cell: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a cell gave by name. What is captured has its label's, which may have been another when
+    it was computed.
+    """
+    if cell["role"] != "capture":
+        return found
+    return dict(zip([cell["label"]], found.values(), strict=False))
+
+
 def _apart(data: Mapping[str, Any], front: str, taken: set[str]) -> dict[str, Any]:
     """Columns of a sample or a grid; those whose names are taken with something in front."""
     return {f"{front}{name}" if name in taken else name: value for name, value in data.items()}
@@ -57,23 +66,40 @@ def _apart(data: Mapping[str, Any], front: str, taken: set[str]) -> dict[str, An
 
 def arrays(store: Store, label: str) -> dict[str, xr.DataArray]:
     """See `Store.arrays`."""
-    import xarray as xr
-
     known = [cell["label"] for cell in store.manifest["cells"]]
     if label not in known:
         raise ProbeError(f'{store.folder}: no "{label}" in this study; there is {", ".join(known)}')
     results = store.refresh()
-    found: dict[str, list[xr.DataArray]] = {}
-    for model, sample, cell, key in store.asked():
-        if cell["label"] != label or key not in results:
-            continue
-        names = {"sample": sample["id"], "video": sample["cluster"], "model": model}
-        for name, plain in results[key]["arrays"].items():
-            one = array(plain).rename(name).expand_dims("sample")
-            one = one.assign_coords({k: ("sample", [v]) for k, v in names.items()})
-            found.setdefault(name, []).append(one)
+    found: dict[str, list[tuple[tuple[str, str, str], Mapping[str, Any]]]] = {}
+    for model, sample, cell, key in store.asked(label):
+        if key in results:
+            who = sample["id"], sample["cluster"], model
+            for name, plain in named(cell, results[key]["arrays"]).items():
+                found.setdefault(name, []).append((who, plain))
+    return {name: _stacked(several).rename(name) for name, several in found.items()}
+
+
+def _stacked(several: Sequence[tuple[tuple[str, str, str], Mapping[str, Any]]]) -> xr.DataArray:
+    """Arrays of samples as one, those of one shape at once: joining thousands takes minutes."""
+    import xarray as xr
+
+    alike: dict[str, list[int]] = {}
+    for number, (_, plain) in enumerate(several):
+        shape = np.shape(np.array(plain["data"], dtype=object))
+        alike.setdefault(repr((shape, plain["dims"], plain["coords"])), []).append(number)
+    parts = []
+    for numbers in alike.values():
+        one = array(several[numbers[0]][1])
+        values = np.stack([_filled(several[number][1]["data"]) for number in numbers])
+        coords: dict[Any, Any] = dict(one.coords)
+        for place, name in enumerate(("sample", "video", "model")):
+            coords[name] = "sample", [several[number][0][place] for number in numbers]
+        parts.append(xr.DataArray(values, coords, ["sample", *one.dims], attrs=one.attrs))
+    if len(parts) == 1:
+        return parts[0]
     how: Any = {"dim": "sample", "join": "outer", "combine_attrs": "override"}
-    return {name: xr.concat(several, **how) for name, several in found.items()}
+    order = np.argsort([number for numbers in alike.values() for number in numbers])
+    return xr.concat(parts, **how).isel(sample=order)
 
 
 def array(plain: Mapping[str, Any]) -> xr.DataArray:
@@ -103,7 +129,6 @@ def status(store: Store) -> dict[str, Any]:
     from probe.study.claim import Claims
 
     manifest = store.manifest
-    store.damaged = 0
     results = store.refresh()
     asked = len(manifest["samples"]) * len(manifest["cells"])
     missing: Counter[tuple[str, str]] = Counter()

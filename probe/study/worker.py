@@ -7,66 +7,31 @@ input, and stops when its input closes: a worker does not outlive who started it
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError
 from probe.study import fingerprint
-from probe.study.claim import BEAT, SILENT, Claims
-from probe.study.jobs import Job, arguments, jobs, names
-from probe.study.outcome import Outcome, outcomes
-from probe.study.store import VERSION, Store, Writer
+from probe.study.claim import BEAT, Claims
+from probe.study.jobs import Job, jobs, names
+from probe.study.order import Order, missing, record
+from probe.study.outcome import outcomes
+from probe.study.store import Store, Writer
 
 if TYPE_CHECKING:
     from probe.models.video_model import VideoModel
     from probe.study.cell import Cell
+    from probe.study.features import FeatureCache
     from probe.study.sample import Sample
     from probe.study.spec import Study
 
 CHANGED = "the source of probe changed while the study ran; run it again"
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker is told.
-
-    Attributes:
-        study: the spec as plain data, and the folder that its paths start from.
-        base: that folder.
-        folder: of the store.
-        name: of this worker, unique.
-        share: where in the samples it begins, from 0 to 1; workers that begin at different places
-            meet late.
-        code: version of the code that results are for.
-        retry: cells whose result is an error are computed again.
-        features: folder of the cache of vision features; None for none.
-        features_bytes: its size at most.
-        threads: of torch; None for torch's own choice.
-        silent: seconds after which a claim from another machine is stale.
-    """
-
-    study: Mapping[str, Any]
-    base: str
-    folder: str
-    name: str
-    share: float = 0.0
-    code: str = ""
-    retry: bool = False
-    features: str | None = None
-    features_bytes: int = 0
-    threads: int | None = None
-    silent: float = SILENT
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass
@@ -86,13 +51,13 @@ class Worker:
     told: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
-        self.store = Store(self.order.folder)
+        self.store = Store(self.order.folder, light=True)
         self.names = names(self.study)
         self.cells: tuple[Cell, ...] = self.study.cells()
         self._jobs: dict[str, list[Job]] = {}
         self._open: tuple[str, VideoModel] | None = None
-        results = self.store.refresh() if self.order.retry else {}
-        self._failed = {key: _identity(cell) for key, cell in results.items() if cell["error"]}
+        self._cache: FeatureCache | None = None
+        self.store.refresh()
 
     def work(self) -> None:
         """Everything that is missing, until nothing is; waits for what others have claimed.
@@ -104,10 +69,13 @@ class Worker:
         beat = min(BEAT, self.order.silent / 4)
         claims = Claims(folder, self.order.name, beat=beat, silent=self.order.silent)
         wait = 0.05
-        with claims, closing(self.store.writer(self.order.name)) as writer:
+        written = closing(self.store.writer(self.order.name))
+        with self._features(), claims, written as writer:
             while True:
                 claimed = others = False
                 for job in self._every():
+                    if not self._missing(job):
+                        continue
                     self.store.refresh()
                     if not self._missing(job):
                         continue
@@ -137,14 +105,7 @@ class Worker:
         return self._jobs[name]
 
     def _missing(self, job: Job) -> list[int]:
-        """Numbers of the cells that have no result, or one that is to be retried."""
-        results = self.store.results
-        return [
-            number
-            for number, key in enumerate(job.keys)
-            if key not in results
-            or (key in self._failed and _identity(results[key]) == self._failed[key])
-        ]
+        return missing(self.order, job.keys, self.store.results)
 
     def _do(self, job: Job, claims: Claims, writer: Writer) -> None:
         try:
@@ -165,63 +126,26 @@ class Worker:
         """A model of the study; one at a time is held."""
         if self._open is None or self._open[0] != name:
             self._open = None
-            model = self.loaded.get(name) or opened(self.study, name)
-            if self.order.features and model.feature_cache is None:
-                from probe.study.features import FeatureCache
-
-                bound = self.order.features_bytes
-                model.feature_cache = FeatureCache(self.order.features, bound)
+            one = self.study.models[self.names.index(name)]
+            model = self.loaded.get(name) or self.study.load_model(one)
+            if self._cache is not None and model.feature_cache is None:
+                model.feature_cache = self._cache
             self._open = name, model
         return self._open[1]
 
+    @contextmanager
+    def _features(self) -> Iterator[None]:
+        """Models keep vision features while the study runs; those of the caller's not longer."""
+        if self.order.features:
+            from probe.study.features import FeatureCache
 
-def opened(study: Study, name: str) -> VideoModel:
-    """Load a model of a study.
-
-    Raises:
-        ProbeError: it cannot be loaded.
-    """
-    import probe
-
-    one = study.models[names(study).index(name)]
-    return probe.load(str(one["model"]), **arguments(one))
-
-
-def record(
-    order: Order,
-    job: Job,
-    cells: Sequence[Cell],
-    keys: Sequence[str],
-    outcomes: Sequence[Outcome],
-    seconds: float,
-) -> dict[str, Any]:
-    """A line of results."""
-    sample = job.sample
-    return {
-        "v": VERSION,
-        "study": str(order.study["name"]),
-        "code": order.code,
-        "model": job.model,
-        "sample": sample.id,
-        "video": sample.cluster,
-        "meta": {name: _text(value) for name, value in sample.meta.items()},
-        "worker": order.name,
-        "time": time.time(),
-        "seconds": round(seconds, 4),
-        "cells": [
-            {"key": key, "label": cell.label, "role": cell.role, "of": cell.of, "seed": cell.seed}
-            | outcome.to_json()
-            for cell, key, outcome in zip(cells, keys, outcomes, strict=True)
-        ],
-    }
-
-
-def name_of_worker(number: int = 0) -> str:
-    """A new name for a worker; it begins with the machine and the process."""
-    import socket
-
-    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())
-    return f"{host}-{os.getpid()}-{number}-{uuid.uuid4().hex[:6]}"
+            self._cache = FeatureCache(self.order.features, self.order.features_bytes)
+        try:
+            yield
+        finally:
+            for model in self.loaded.values():
+                if self._cache is not None and model.feature_cache is self._cache:
+                    model.feature_cache = None
 
 
 def work(order: Order) -> None:
@@ -262,14 +186,6 @@ def _stop_with_input() -> None:
 
     sys.stdin.read()
     _thread.interrupt_main()
-
-
-def _identity(cell: Mapping[str, Any]) -> tuple:
-    return cell["worker"], cell["time"]
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from probe.errors import ProbeError
+from probe.study.order import Order
 from probe.study.pool import End
-from probe.study.worker import Order, work
+from probe.study.worker import work
 
 
 class Rays:

@@ -149,7 +149,7 @@ def test_changed_code_makes_new_results(
 
 def test_features_change_nothing(run: Run, folder: Path, tiny: VideoModel) -> None:
     run(folder, "cached", features=True)
-    tiny.feature_cache = None
+    assert tiny.feature_cache is None  # the caller's model is as it was
     pd.testing.assert_frame_equal(table(folder, "cached"), table(folder))
     assert len(list((folder / "cached" / "features").glob("*.safetensors"))) == 2  # two clips
 

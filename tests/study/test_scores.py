@@ -167,7 +167,10 @@ def test_margins_and_words_of_a_trained_model() -> None:
         ("The correct option is B, since A is wrong", "B"), ("blue", "C"), ("Blue.", "C"),
         ("I think it is (A)", "A"), ("A man runs", None), ("", None), ("E", None),
         ("It is (A) or (B)", None), ("The answer is a mystery", None), ("A and B", None),
-        ("The answer is A. The answer is B.", None),
+        ("The answer is A. The answer is B.", None), ("A, B", None), ("(A) or (B)", None),
+        ("A, C and B", None), ("The answer is A or B", None), ("B, the red one", "B"),
+        ("The answer is **B. the red one**", "B"), ("**B.** the red one", "B"),
+        ("Answer: **B**", "B"),
     ],
 )  # fmt: skip
 def test_letters_are_parsed_or_not(said: str, letter: str | None) -> None:
@@ -186,9 +189,10 @@ def test_yes_and_no_are_strict(said: str, yes: bool | None) -> None:
     assert says_yes(said) is yes
 
 
-def test_texts_are_normalised_as_in_squad() -> None:
+def test_texts_are_normalised_nearly_as_in_squad() -> None:
+    assert normalised("A.") == "a" != normalised("")  # an answer, and none
     assert normalised("  The Red-Circle, a  star! ") == "red circle star"
     assert normalised("ｆｕｌｌ width") == "full width"
     assert token_f1("a red circle", "the red square") == pytest.approx(0.5)
     assert token_f1("red red", "red") == pytest.approx(2 / 3)
-    assert token_f1("", "red") == 0 and token_f1("the", "a") == 1
+    assert token_f1("", "red") == 0 and token_f1("the", "The.") == 1

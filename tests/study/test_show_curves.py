@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from probe.study.show import summary_of
 from probe.study.show_curves import Curve, curve_table, curves
 from probe.study.show_versus import versus
-from tests.study.show_table import KEEPS, label, made
+from tests.study.show_table import KEEPS, NAMES, label, made
 
 QUICK = {"resamples": 200, "permutations": 499}
 CONTROLS = ["blind", "random", "uniform frames"]
@@ -104,6 +105,20 @@ def test_controls_that_were_not_run_are_named_and_samples_without_a_point_left_o
     assert any("without uniform frames" in note for note in notes)
 
 
+def test_a_point_that_a_control_lacks_leaves_the_others_in_the_curve() -> None:
+    table = made(samples=20, videos=10)
+    gone = (table["role"] == "uniform frames") & (table["of"] == label(0.1))
+    table.loc[gone, "margin"] = np.nan
+    result, notes = curve_table(table, [curve()], ["margin"], **QUICK)
+    own = result[result["method"] == curve().name]
+    assert set(own["point"]) == {0.25, 0.5} and set(own["n"]) == {20}
+    assert any("left out 0.1, at which uniform frames could not be run" in note for note in notes)
+    summary = summary_of("s", table, NAMES, **QUICK)  # beside its other controls all the same
+    of_margin = summary.versus[summary.versus["score"] == "margin"]
+    assert set(of_margin["label"]) == {label(0.1)}
+    assert set(of_margin["control"]) == {"blind", "random"}
+
+
 def test_all_right_has_an_interval_in_a_curve_too() -> None:
     table = made(samples=20, videos=20).assign(accuracy=1.0)
     result, _ = curve_table(table, [curve()], ["accuracy"], **QUICK)
@@ -129,5 +144,6 @@ def test_one_ablation_stands_against_its_own_controls() -> None:
             assert row["difference"] == pytest.approx((own - other).mean())
     family = result[result["control"] == "random"]
     np.testing.assert_allclose(family["p_holm"], multipletests(family["p"], method="holm")[1])
-    only = versus(table, ["margin"], set(map(label, KEEPS)), **QUICK)
+    in_curve = {("m", "margin", label(keep)) for keep in KEEPS}
+    only = versus(table, ["margin"], in_curve, **QUICK)
     assert only["control"].tolist() == ["score=Uniform()"]  # the others are drawn with the curve

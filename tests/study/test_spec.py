@@ -78,6 +78,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samples": None}, 'samples: source: "None" is none'),
     ({"samples": ...}, "samples: is missing"),
     ({"models": []}, "models: name at least one"),
+    ({"models": ["m", "m"]}, "models: m is there twice with the same arguments"),
+    ({"samples": {"source": "csv", "path": "a.csv", "split": "x"}}, "samples: split: no such fie"),
     ({"models": [{"name": "x"}]}, "models: {'name': 'x'}: write the name"),
     ({"name": ""}, "name: give the study a name"),
     ({"frames": "8"}, "frames: a whole number of at least 1, not '8'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from probe.study.cell import ROLES
 from probe.study.controls import UniformFrames, at_random, visual_tokens
 from probe.study.measure import Measured, measure
 from tests import tiny as tiny_models
+from tests.study import own_killer
 
 BASE: dict[str, Any] = {
     "name": "s",
@@ -141,6 +144,25 @@ def test_random_choices_leave_the_same_count(tiny: VideoModel, x: Example, text:
     assert [kept(tiny, x, one or []) for one in drawn] == [kept(tiny, x, recipe)] * 3
     assert np.array_equal(runs[0].logits, runs[1].logits)
     assert not np.array_equal(runs[0].logits, runs[2].logits)
+
+
+def test_a_changed_class_of_ones_own_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "changing_killer.py"
+    shutil.copy(str(own_killer.__file__), module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = ["changing_killer:Length()", "ClipMargins()"]
+    before = study(diagnoses=text).cells()
+    assert [cell.key(*"abcd") for cell in before] == [
+        cell.key(*"abcd") for cell in study(diagnoses=text).cells()
+    ]
+    module.write_text(module.read_text() + "\n# another version\n")
+    after = study(diagnoses=text).cells()
+    changed = [
+        a.label for a, b in zip(before, after, strict=True) if a.key(*"abcd") != b.key(*"abcd")
+    ]
+    assert len(changed) == 1 and "Length" in changed[0]
 
 
 def test_random_choices_are_drawn_anew_for_each_sample() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import xarray as xr
 
 from probe import ProbeError
 from probe.study.cell import Cell
-from probe.study.outcome import Outcome
+from probe.study.order import Order, missing
+from probe.study.outcome import Outcome, line
 from probe.study.store import Store
 from probe.study.store_table import array
 
@@ -183,6 +186,50 @@ def test_arrays_come_back(store: Store) -> None:
     assert found.attrs["units"] == "1"
     with pytest.raises(ProbeError, match='no "masses" in this study'):
         store.arrays("masses")
+
+
+def test_a_capture_has_the_label_of_the_study_as_it_is_now(store: Store) -> None:
+    writer = store.writer("w")
+    one = xr.DataArray([1.0, 2.0], dims=["layer"])
+    writer.append(record("a", {1: Outcome({"mass": 0.5}, {"mass": one})}))
+    writer.close()
+    renamed = manifest()
+    renamed["cells"][1]["label"] = "share"  # labels are no part of the key
+    store.describe(renamed)
+    assert store.table()["share"].tolist() == [0.5] and "mass" not in store.table()
+    assert list(store.arrays("share")) == ["share"]
+
+
+def test_names_that_are_not_utf_8_are_written(store: Store) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    writer = store.writer("w")
+    writer.append(record("a", {0: Outcome(error=line(ProbeError(f"{name}: no such file")))}))
+    writer.close()
+    assert store.table()["error"].tolist() == ["caf\\udce9.mp4: no such file"]
+
+
+def test_a_light_store_knows_what_is_there_alone(store: Store) -> None:
+    writer = store.writer("w")
+    writer.append(record("a", {0: Outcome({"margin": 1.0}), 1: Outcome(error="no")}))
+    writer.close()
+    found = Store(store.folder, light=True).refresh()
+    assert found.keys() == store.refresh().keys()
+    assert not any({"values", "arrays"} & cell.keys() for cell in found.values())
+    assert {key: cell["error"] for key, cell in found.items()} == {
+        key("a", 0): None, key("a", 1): "no"
+    }  # fmt: skip
+
+
+def test_only_errors_of_an_earlier_run_are_computed_again() -> None:
+    order = Order({"name": "s"}, ".", ".", "w", retry=5.0)
+    results = {
+        "right": {"error": None, "time": 1.0},
+        "before": {"error": "no", "time": 4.0},
+        "since": {"error": "3 workers died", "time": 6.0},
+    }
+    keys = [*results, "none"]
+    assert missing(order, keys, results) == [1, 3]
+    assert missing(replace(order, retry=None), keys, results) == [3]
 
 
 def test_no_study(tmp_path: Path) -> None:
