@@ -65,21 +65,24 @@ class Lazy(Mapping[str, Callable]):
     Args:
         package: the package that has them as attributes.
         names: those of its attributes that count.
+        beside: further names, of another package.
     """
 
-    def __init__(self, package: str, names: Collection[str]) -> None:
-        self.package, self.names = package, names
+    def __init__(
+        self, package: str, names: Collection[str], beside: Mapping[str, Callable] | None = None
+    ) -> None:
+        self.package, self.names, self.beside = package, names, beside or {}
 
     def __getitem__(self, name: str) -> Callable:
         if name not in self.names:
-            raise KeyError(name)
+            return self.beside[name]
         return getattr(importlib.import_module(self.package), name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter((*self.names, *self.beside))
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.names) + len(self.beside)
 
 
 def snake(name: str) -> str:

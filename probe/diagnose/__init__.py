@@ -57,12 +57,10 @@ def parse(text: str) -> list[Diagnosis]:
     Raises:
         ProbeError: text that is not calls of known names with plain arguments, or no diagnosis.
     """
-    from collections import ChainMap
-
     from probe import ablate, spec
     from probe.errors import ProbeError
 
-    found = spec.parse(text, ChainMap(spec.Lazy(__name__, DIAGNOSES), ablate.names()))
+    found = spec.parse(text, spec.Lazy(__name__, DIAGNOSES, ablate.names()))
     wrong = next((one for one in found if not isinstance(one, Diagnosis)), None)
     if wrong is not None:
         raise ProbeError(f"'{wrong}' is no diagnosis; `probe diagnoses` lists them")

@@ -33,8 +33,8 @@ def means(table: pd.DataFrame, resamples: int = 2_000) -> pd.DataFrame:
         column = table[name]
         if column.dtype.kind not in "bif":
             continue
-        kept = table[np.isfinite(column.astype(float))]
-        values, videos = kept[name].to_numpy(float), kept["video"].to_numpy()
+        finite = np.isfinite(column.to_numpy(float))
+        values, videos = column.to_numpy(float)[finite], table["video"].to_numpy()[finite]
         row = (name, float(values.mean()) if len(values) else float("nan"))
         try:
             s = samples(name, videos, values=values)

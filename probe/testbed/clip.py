@@ -28,8 +28,9 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: int = 8) -> Path:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         # x264's macroblock tree reads memory it has not written: other files for equal frames.
-        settings = {"crf": "12", "preset": "fast", "threads": "1", "x264-params": "mbtree=0"}
-        stream.options = settings
+        stream.options = {
+            "crf": "12", "preset": "fast", "threads": "1", "x264-params": "mbtree=0",
+        }  # fmt: skip
         stream.thread_count = 1
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
