@@ -211,8 +211,8 @@ def draw(found: pd.DataFrame) -> Figure:
     """AUROC of each map against everything and among objects, for each model."""
     models = list(dict.fromkeys(found["model"]))
     shown = [one for one in SHOWN if one in set(found["map"])]
-    figure = new_figure(plot.DOUBLE, 0.19 * len(shown) + 0.7)
-    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    figure = new_figure(plot.DOUBLE, 0.19 * len(shown) + 0.9)
+    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     for axes, model in zip(panels, models, strict=True):
         for metric, color, label in (
             ("auroc", ACCENT, "against all tokens"),
@@ -229,7 +229,8 @@ def draw(found: pd.DataFrame) -> Figure:
         axes.set_xlabel("AUROC of the evidence")
     panels[0].set_yticks(range(len(shown)), [SHOWN[one].strip("*") for one in shown])
     panels[0].invert_yaxis()
-    panels[-1].legend(loc="lower right", frameon=False)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower right", ncols=2, frameon=False)
     return figure
 
 

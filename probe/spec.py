@@ -186,7 +186,10 @@ def _evaluate(node: ast.AST, names: Mapping[str, Callable], text: str) -> Any:
 
 def _called(node: ast.Name | ast.Attribute) -> str:
     """`fastv`, or `module:Class` of a dotted name."""
-    module, _, name = ast.unparse(node).rpartition(".")
+    written = ast.unparse(node)
+    module, _, name = written.rpartition(".")
+    if not all(part.isidentifier() for part in written.split(".")):
+        raise ProbeError(f"cannot read '{written}': only calls of known names are allowed")
     return f"{module}:{name}" if module else name
 
 

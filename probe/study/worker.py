@@ -7,6 +7,7 @@ input, and stops when its input closes: a worker does not outlive who started it
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -168,6 +169,8 @@ def work(order: Order) -> None:
 
 def main() -> int:
     """The program: 0 when everything is done, 2 for an error of the user's, 3 when interrupted."""
+    # Ignored where the study was started in the background; the pool ends its workers by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told = json.loads(sys.stdin.readline())
     sys.path[:] = [*sys.path, *(path for path in told["path"] if path not in sys.path)]
     threading.Thread(target=_stop_with_input, daemon=True).start()

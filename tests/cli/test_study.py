@@ -145,7 +145,7 @@ def test_ctrl_c_says_where_the_results_are_and_how_to_go_on(tmp_path: Path) -> N
     line = [sys.executable, "-m", "probe.cli", "study", "run", "long.yaml", "--out", "results"]
     worker = subprocess.Popen(
         line, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until = time.monotonic() + 100
     while not any(path.stat().st_size for path in tmp_path.rglob("results-*.jsonl")):
@@ -163,7 +163,7 @@ def test_ctrl_c_says_where_the_results_are_and_how_to_go_on(tmp_path: Path) -> N
 def test_the_examples_can_be_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SPECS.parent)
     study = Study.read(SPECS / name)
-    assert len(study.cells()) > 2
+    assert len(study.cells()) >= 2
 
 
 @pytest.mark.full

@@ -90,6 +90,7 @@ def test_half_precision_has_its_own_limits() -> None:
     assert report["statistics against dense float64"].value < 1e-4
 
 
+@pytest.mark.full
 def test_a_clip_of_one_s_own(tiny: VideoModel, tmp_path) -> None:
     report = doctor(tiny, clip=clip(5), frames=4)
     assert report.ok and report.facts["tokens"] > len(example(tiny, 4).layout)

@@ -248,13 +248,14 @@ def test_progress(run: Run, folder: Path) -> None:
     (folder / "1.mp4").write_bytes(b"no clip")
     told: list[Progress] = []
     run(folder, "told", progress=told.append)
-    assert [now.done for now in told] == [*range(small.SAMPLES + 1), small.SAMPLES]
+    counts = [now.done for now in told]  # not after every sample, where counting takes long
+    assert counts == sorted(counts) and (counts[0], counts[-1]) == (0, small.SAMPLES)
     assert told[0].remaining is None and told[-1].remaining == 0
     assert [now.failed for now in told][-1] == 16
-    now = told[3]
-    assert now.per_second == pytest.approx(3 / now.seconds)
-    assert now.remaining == pytest.approx(5 / now.per_second)
-    assert "3 of 8 samples" in str(now) and str(told[-1]).endswith("16 failures")
+    now = told[1]
+    assert now.per_second == pytest.approx(now.done / now.seconds)
+    assert now.remaining == pytest.approx((small.SAMPLES - now.done) / now.per_second)
+    assert f"{now.done} of 8 samples" in str(now) and str(told[-1]).endswith("16 failures")
     again: list[Progress] = []
     run(folder, "told", progress=again.append)
     assert [now.done for now in again] == [8, 8] and again[-1].per_second == 0

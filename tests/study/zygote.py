@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -78,6 +79,7 @@ def main() -> None:
         if pid:
             print(json.dumps({"pid": pid}), flush=True)
             continue
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
         try:
             small = study(Path(told["study"]))
             run_study(small, told["run"], loaded={"tiny": model}, **told["more"])
