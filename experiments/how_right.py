@@ -186,7 +186,7 @@ def redundancy(store: Store) -> list[str]:
     for name, about in measures.items():
         for ending in ("", " where some are needed"):
             rows = {f"spearman {e} {name}{ending}": text for e, text in ESTIMATES.items()}
-            lines += [f"Spearman with {about}{ending.replace('where', ', items where')}:", ""]
+            lines += [f"Spearman with {about}{ending and ', items' + ending}:", ""]
             lines += [*table_of(pools, rows), ""]
     return lines[:-1]
 
