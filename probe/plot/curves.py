@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.plot.attention import layer_ticks
+from probe.plot.series import level
 from probe.plot.style import ACCENT, DEEP, FAINT, INK, LINES, QUIET, axes, figure_of, paper
 from probe.plot.tables import by_score
 
@@ -137,15 +138,5 @@ def counterfactual_clips(
 
 
 def _levels(ax: Axes, full: float, blind: float) -> None:
-    for level, name, dashes in ((full, "full", (0, (1, 1.6))), (blind, "no clip", (0, (4, 2)))):
-        ax.axhline(level, color=QUIET, lw=0.7, ls=dashes, zorder=0)
-        ax.annotate(
-            name,
-            (1, level),
-            (2, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            size=6.8,
-            color=QUIET,
-        )
+    level(ax, full, "full")
+    level(ax, blind, "no clip", dashes=(4, 2))

@@ -71,9 +71,9 @@ def curve(
         )
 
 
-def level(ax: Axes, at: float, name: str) -> None:
+def level(ax: Axes, at: float, name: str, dashes: tuple[float, float] = (1, 1.6)) -> None:
     """A thin line across, with its name at the right end."""
-    ax.axhline(at, color=QUIET, lw=0.7, ls=(0, (1, 1.6)), zorder=0)
+    ax.axhline(at, color=QUIET, lw=0.7, ls=(0, dashes), zorder=0)
     ax.annotate(
         name,
         (1, at),

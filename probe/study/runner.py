@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from probe.study.spec import Study
 
 DEATHS = 3  # workers that may die on one sample before it counts as failed
-COUNTING = 2.0  # seconds between two looks at what all workers have done
 FEATURES = 20 * 2**30  # bytes of cached vision features
 
 
@@ -124,7 +123,7 @@ def _supervise(order: Order, workers: int, pool: Pool, counter: Counted, tell: T
     """Start workers, replace those that die, until one after the other finds nothing to do."""
     deaths: Counter[str] = Counter()
     running = set()
-    said, counted = -1, 0.0
+    said = -1
     try:
         for number in range(workers):
             one = _placed(order, number, workers)
@@ -145,8 +144,8 @@ def _supervise(order: Order, workers: int, pool: Pool, counter: Counted, tell: T
                     one = _placed(order, len(deaths), workers)
                     running.add(one.name)
                     pool.start(one)
-            if time.monotonic() - counted > COUNTING:
-                now, counted = counter.now(), time.monotonic()
+            if counter.due():
+                now = counter.now()
                 if now.done != said:
                     said = now.done
                     deaths.pop("", None)  # between samples, in a study that goes on
