@@ -115,8 +115,10 @@ def ranking(name: str, table: pd.DataFrame, score: Any, truth: Any) -> Row:
 
     Cases whose score is not finite are left out; NaN where one class is left alone.
     """
+    from probe.study.statistics_extra import need
     from probe.study.statistics_ranking import auroc
 
+    area = need("sklearn.metrics").roc_auc_score  # said here: below its lack would be a few videos
     given, true = np.asarray(score, dtype=float), np.asarray(truth, dtype=float)
     kept = np.isfinite(given) & np.isfinite(true)
     given, true, videos = given[kept], true[kept], table["video"].to_numpy()[kept]
@@ -127,6 +129,4 @@ def ranking(name: str, table: pd.DataFrame, score: Any, truth: Any) -> Row:
         found = auroc(given, true, videos)
         return name, found.value, found.low, found.high, count, clusters
     except ProbeError:  # too few videos for an interval
-        from sklearn.metrics import roc_auc_score
-
-        return name, float(roc_auc_score(true, given)), NAN, NAN, count, clusters
+        return name, float(area(true, given)), NAN, NAN, count, clusters

@@ -147,14 +147,18 @@ def predicted(
     features: Float[np.ndarray, "sample feature"], labels: np.ndarray, folds: int = 5
 ) -> np.ndarray:
     """Labels that a linear probe gives to samples that it was not fitted on [sample]."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from probe.study.statistics_extra import need
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    split = StratifiedKFold(folds, shuffle=True, random_state=0)
-    return np.asarray(cross_val_predict(probe, features.astype(np.float64), labels, cv=split))
+    linear, selection = need("sklearn.linear_model"), need("sklearn.model_selection")
+    pipeline, scaling = need("sklearn.pipeline"), need("sklearn.preprocessing")
+
+    probe = pipeline.make_pipeline(
+        scaling.StandardScaler(), linear.LogisticRegression(C=0.1, max_iter=2000)
+    )
+    split = selection.StratifiedKFold(folds, shuffle=True, random_state=0)
+    return np.asarray(
+        selection.cross_val_predict(probe, features.astype(np.float64), labels, cv=split)
+    )
 
 
 def scored(right: np.ndarray) -> tuple[float, float, float]:
